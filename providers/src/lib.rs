@@ -1,1 +1,7 @@
 //! placeholder
+
+mod dialect;
+mod usage;
+
+pub use dialect::Dialect;
+pub use usage::{ModelUsage, Usage, UsageSource};
