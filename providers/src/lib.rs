@@ -1,7 +1,24 @@
-//! placeholder
+//! What we know of the outside vendors: where a request goes, what its credential looks like, what it
+//! asks for, what an answer used, what went wrong, and what it costs.
+//!
+//! Pure: no sockets, no clock, no environment. The time and every header arrive as arguments, so the
+//! whole crate is tested with bytes.
+//!
+//! | a request, on its way | room |
+//! | --- | --- |
+//! | slug → what is special about the provider | [`registry`] |
+//! | path, query, base URL → host and path upstream | [`url`] |
+//! | which headers travel, what is redacted | [`headers`] |
+//! | stored key → headers, signature | [`credential`] |
+//! | model, stream, kind of request | [`request`] |
+//! | **an answer, on its way back** | |
+//! | wire format | [`dialect`] |
+//! | status and error body → class, retry hint | [`failure`] |
+//! | numbers in one form | [`usage`] |
+//! | numbers → money | [`catalog`] |
 
 mod dialect;
 mod usage;
 
 pub use dialect::Dialect;
-pub use usage::{ModelUsage, Usage, UsageSource};
+pub use usage::{Usage, UsageSource};
