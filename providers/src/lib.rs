@@ -18,7 +18,9 @@
 //! | numbers → money | [`catalog`] |
 
 mod dialect;
+mod failure;
 mod usage;
 
 pub use dialect::Dialect;
-pub use usage::{Usage, UsageSource};
+pub use failure::{Failure, FailureClass, classify};
+pub use usage::{ModelUsage, Usage, UsageSource};
