@@ -1,0 +1,9 @@
+//! What the fast variants share: the tile format, the worker pool, and the intrinsics.
+
+pub(crate) mod pack;
+pub mod pool;
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod vnni;
