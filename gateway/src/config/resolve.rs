@@ -1,0 +1,548 @@
+//! From the written form to the resolved form: parse, override, check, type.
+//!
+//! All problems of a file are told at once. Errors name the key's path and the value, except that
+//! values of secrets stay out.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Uri};
+use serde::Deserialize;
+use toml::{Table, Value};
+
+use super::file::{self, File};
+use super::gateway::{DEFAULT_ACCOUNT, DEFAULT_GATEWAY, Gateway};
+use super::secret::{Environment, Secret, SecretRef};
+use super::{
+    Cache, Config, ConfigError, Engine, Flood, ProviderConfig, Records, Redis, Server, Timeouts,
+    print,
+};
+
+/// Most a limit counted in bytes may be: what an address space can hold.
+const MAX_BYTES: u64 = isize::MAX as u64;
+
+pub(super) fn resolve(
+    text: &str,
+    origin: &str,
+    environment: &Environment,
+) -> Result<Config, ConfigError> {
+    let written = parse_file(text, origin)?;
+    let mut table: Table = text.parse().expect("the same text was parsed a line above");
+    let overridden = apply_overrides(&mut table, environment)?;
+    let file = if overridden.is_empty() {
+        written
+    } else {
+        from_table(table.clone())?
+    };
+    let settings = print::settings(&file, &table, &overridden);
+    let mut check = Check {
+        environment,
+        problems: Vec::new(),
+        watched: Vec::new(),
+    };
+    let config = check.config(file, settings);
+    if !check.problems.is_empty() {
+        return Err(ConfigError::Invalid {
+            origin: origin.to_owned(),
+            problems: check.problems,
+        });
+    }
+    Ok(Config {
+        watched: check.watched,
+        ..config
+    })
+}
+
+fn parse_file(text: &str, origin: &str) -> Result<File, ConfigError> {
+    let line_of = |error: &toml::de::Error| {
+        let start = error.span()?.start;
+        Some(text[..start.min(text.len())].matches('\n').count() + 1)
+    };
+    // `message()` and not `Display`: that one prints the source line, which may hold a secret.
+    let deserializer = toml::Deserializer::parse(text).map_err(|error| ConfigError::Syntax {
+        origin: origin.to_owned(),
+        line: line_of(&error),
+        message: error.message().to_owned(),
+    })?;
+    serde_path_to_error::deserialize(deserializer).map_err(|error| ConfigError::Key {
+        origin: origin.to_owned(),
+        line: line_of(error.inner()),
+        path: error.path().to_string(),
+        message: error.inner().message().to_owned(),
+    })
+}
+
+fn from_table(table: Table) -> Result<File, ConfigError> {
+    File::deserialize(table).map_err(|error| ConfigError::Override {
+        name: "AI_GATEWAY_*".to_owned(),
+        message: error.message().to_owned(),
+    })
+}
+
+/// Puts each override into the table and returns the paths set. A variable is text: the setting
+/// decides whether it is read as text, number or truth value.
+fn apply_overrides(
+    table: &mut Table,
+    environment: &Environment,
+) -> Result<Vec<String>, ConfigError> {
+    let mut paths = Vec::new();
+    for (name, path, text) in environment.overrides() {
+        let failed = |message: String| ConfigError::Override {
+            name: name.to_owned(),
+            message,
+        };
+        let candidates = [
+            Some(Value::String(text.to_owned())),
+            text.parse().ok().map(Value::Integer),
+            text.parse().ok().map(Value::Boolean),
+        ];
+        let mut first_error = None;
+        let mut taken = None;
+        for candidate in candidates.into_iter().flatten() {
+            let mut attempt = table.clone();
+            insert(&mut attempt, &path, candidate).map_err(failed)?;
+            match serde_path_to_error::deserialize::<_, File>(attempt.clone()) {
+                Ok(_) => taken = Some(attempt),
+                Err(error) => {
+                    first_error.get_or_insert(error.inner().message().to_owned());
+                    continue;
+                }
+            }
+            break;
+        }
+        match taken {
+            Some(attempt) => *table = attempt,
+            None => return Err(failed(first_error.unwrap_or_default())),
+        }
+        paths.push(path.join("."));
+    }
+    Ok(paths)
+}
+
+fn insert(table: &mut Table, path: &[String], value: Value) -> Result<(), String> {
+    let (key, sections) = path
+        .split_last()
+        .expect("an override has a section and a key");
+    let mut place = table;
+    for section in sections {
+        let entry = place
+            .entry(section.clone())
+            .or_insert_with(|| Value::Table(Table::new()));
+        place = match entry {
+            Value::Table(inner) => inner,
+            _ => {
+                return Err(format!(
+                    "`{section}` is not a table that a variable can reach into"
+                ));
+            }
+        };
+    }
+    place.insert(key.clone(), value);
+    Ok(())
+}
+
+/// Collects what is wrong while it builds the resolved form.
+struct Check<'e> {
+    environment: &'e Environment,
+    problems: Vec<String>,
+    watched: Vec<PathBuf>,
+}
+
+impl Check<'_> {
+    fn config(&mut self, file: File, settings: Vec<print::Setting>) -> Config {
+        let timeouts = self.timeouts(&file.timeouts);
+        let data_dir = file.data.dir.clone();
+        if data_dir.as_os_str().is_empty() {
+            self.problem("data.dir", "is empty");
+        }
+        self.listen("admin.listen", &file.admin.listen);
+        Config {
+            server: self.server(&file.server, &file.data),
+            admin: file.admin.clone(),
+            log: file.log.clone(),
+            timeouts,
+            cache: self.cache(&file.cache),
+            flood: self.flood(&file.flood),
+            records: self.records(&file.records),
+            analytics: self.analytics(&file),
+            redis: self.redis(&file.redis),
+            engine: self.engine(&file.engine, &file.data),
+            catalog_overrides: self.catalog(&file.catalog),
+            providers: self.providers(&file),
+            accounts: self.accounts(&file, &timeouts),
+            data: file.data,
+            settings,
+            watched: Vec::new(),
+        }
+    }
+
+    fn server(&mut self, server: &file::Server, data: &file::Data) -> Server {
+        self.listen("server.listen", &server.listen);
+        self.at_least_one("server.max_in_flight", server.max_in_flight as u64);
+        for (key, ms) in [
+            (
+                "server.header_read_timeout_ms",
+                server.header_read_timeout_ms,
+            ),
+            ("server.body_read_timeout_ms", server.body_read_timeout_ms),
+        ] {
+            self.at_least_one(key, ms);
+        }
+        if server.max_buffered_body_bytes > server.max_body_bytes {
+            self.problem(
+                "server.max_buffered_body_bytes",
+                &format!(
+                    "{} is more than server.max_body_bytes ({})",
+                    server.max_buffered_body_bytes, server.max_body_bytes
+                ),
+            );
+        }
+        Server {
+            listen: server.listen.clone(),
+            threads: (server.threads > 0).then_some(server.threads),
+            max_body_bytes: self.bytes("server.max_body_bytes", server.max_body_bytes),
+            max_buffered_body_bytes: self.bytes(
+                "server.max_buffered_body_bytes",
+                server.max_buffered_body_bytes,
+            ),
+            header_read_timeout: Duration::from_millis(server.header_read_timeout_ms),
+            body_read_timeout: Duration::from_millis(server.body_read_timeout_ms),
+            max_in_flight: server.max_in_flight,
+            cloudflare_statuses: server.cloudflare_statuses,
+            http2: server.http2,
+            tls: server.tls.clone(),
+            upgrade_socket: server
+                .upgrade_socket
+                .clone()
+                .unwrap_or_else(|| data.dir.join("upgrade.sock")),
+            drain_timeout: Duration::from_millis(server.drain_timeout_ms),
+        }
+    }
+
+    fn timeouts(&mut self, timeouts: &file::Timeouts) -> Timeouts {
+        for (key, ms) in [
+            ("timeouts.connect_ms", timeouts.connect_ms),
+            ("timeouts.response_head_ms", timeouts.response_head_ms),
+            ("timeouts.idle_ms", timeouts.idle_ms),
+        ] {
+            self.at_least_one(key, ms);
+        }
+        Timeouts::from(timeouts)
+    }
+
+    fn cache(&mut self, cache: &file::Cache) -> Cache {
+        Cache {
+            max_bytes: cache.max_bytes,
+            max_entry_bytes: self.bytes("cache.max_entry_bytes", cache.max_entry_bytes),
+            max_request_bytes: self.bytes("cache.max_request_bytes", cache.max_request_bytes),
+        }
+    }
+
+    fn flood(&mut self, flood: &file::Flood) -> Option<Flood> {
+        self.at_least_one(
+            "flood.requests_per_second",
+            flood.requests_per_second.into(),
+        );
+        self.at_least_one("flood.burst", flood.burst.into());
+        self.at_least_one("flood.max_clients", flood.max_clients);
+        flood.enabled.then_some(Flood {
+            requests_per_second: flood.requests_per_second,
+            burst: flood.burst,
+            max_clients: flood.max_clients,
+        })
+    }
+
+    fn records(&mut self, records: &file::Records) -> Records {
+        Records {
+            capture_bodies: records.capture_bodies,
+            max_body_bytes: self.bytes("records.max_body_bytes", records.max_body_bytes),
+            body_memory_bytes: self.bytes("records.body_memory_bytes", records.body_memory_bytes),
+        }
+    }
+
+    fn analytics(&mut self, file: &File) -> analytics::Config {
+        let records = &file.records;
+        analytics::Config {
+            data_dir: file.data.dir.clone(),
+            spool_max_bytes: records.spool_max_bytes,
+            segment_bytes: records.segment_bytes,
+            max_block_rows: records.max_block_rows,
+            max_block_bytes: records.max_block_bytes,
+            max_block_age_ms: records.max_block_age_ms,
+            retention_days: records.retention_days,
+            body_retention_days: records.body_retention_days,
+            clickhouse: self.clickhouse(&file.clickhouse),
+        }
+    }
+
+    fn clickhouse(&mut self, written: &file::ClickHouse) -> Option<analytics::ClickHouseConfig> {
+        let password = written
+            .password
+            .as_ref()
+            .and_then(|password| self.secret("clickhouse.password", password));
+        let url = match check_base_url(written.url.as_ref()?) {
+            Ok(url) => url,
+            Err(problem) => {
+                self.problem("clickhouse.url", problem);
+                return None;
+            }
+        };
+        Some(analytics::ClickHouseConfig {
+            url,
+            database: written.database.clone(),
+            user: written.user.clone(),
+            password: password.map(|password| analytics::Password::new(password.expose())),
+            insert_timeout_ms: written.insert_timeout_ms,
+            query_timeout_ms: written.query_timeout_ms,
+        })
+    }
+
+    fn redis(&mut self, redis: &file::Redis) -> Option<Redis> {
+        self.at_least_one("redis.connect_timeout_ms", redis.connect_timeout_ms);
+        self.at_least_one("redis.command_timeout_ms", redis.command_timeout_ms);
+        let url = self.secret("redis.url", redis.url.as_ref()?)?;
+        let is_redis = ["redis://", "rediss://"]
+            .iter()
+            .any(|scheme| url.expose().starts_with(scheme));
+        if !is_redis {
+            self.problem(
+                "redis.url",
+                "begins with neither `redis://` nor `rediss://`",
+            );
+        }
+        Some(Redis {
+            url,
+            key_prefix: redis.key_prefix.clone(),
+            connect_timeout: Duration::from_millis(redis.connect_timeout_ms),
+            command_timeout: Duration::from_millis(redis.command_timeout_ms),
+        })
+    }
+
+    fn engine(&mut self, engine: &file::Engine, data: &file::Data) -> Option<Engine> {
+        self.at_least_one("engine.max_running", engine.max_running as u64);
+        engine.enabled.then(|| Engine {
+            model_dir: engine
+                .model_dir
+                .clone()
+                .unwrap_or_else(|| data.dir.join("models")),
+            models: engine.models.clone(),
+            threads: engine.threads,
+            max_running: engine.max_running,
+            max_waiting: engine.max_waiting,
+            max_context: engine.max_context,
+        })
+    }
+
+    fn catalog(&mut self, catalog: &file::Catalog) -> Option<String> {
+        let path = catalog.file.as_ref()?;
+        self.watched.push(path.clone());
+        match std::fs::read_to_string(path) {
+            Ok(text) => Some(text),
+            Err(error) => {
+                self.problem(
+                    "catalog.file",
+                    &format!("cannot read `{}`: {error}", path.display()),
+                );
+                None
+            }
+        }
+    }
+
+    fn providers(&mut self, file: &File) -> HashMap<String, Arc<ProviderConfig>> {
+        let mut providers = HashMap::new();
+        for (written_slug, written) in &file.providers {
+            let path = format!("providers.{written_slug}");
+            let Some(slug) = canonical_slug(written_slug) else {
+                self.problem(
+                    &path,
+                    "no provider of that name; name your own `custom-<name>`",
+                );
+                continue;
+            };
+            let provider = ProviderConfig {
+                base_url: self.base_url(&path, written, written_slug),
+                api_key: written
+                    .api_key
+                    .as_ref()
+                    .and_then(|key| self.secret(&format!("{path}.api_key"), key)),
+                headers: self.headers(&path, written),
+            };
+            if providers
+                .insert(slug.to_owned(), Arc::new(provider))
+                .is_some()
+            {
+                self.problem(
+                    &path,
+                    &format!("`{slug}` stands in the file twice, once by another name"),
+                );
+            }
+        }
+        providers
+    }
+
+    fn base_url(&mut self, path: &str, written: &file::Provider, slug: &str) -> Option<String> {
+        let Some(url) = &written.base_url else {
+            if slug.starts_with(CUSTOM_PREFIX) {
+                self.problem(
+                    &format!("{path}.base_url"),
+                    "is missing: a custom provider needs one",
+                );
+            }
+            return None;
+        };
+        match check_base_url(url) {
+            Ok(url) => Some(url),
+            Err(problem) => {
+                self.problem(&format!("{path}.base_url"), problem);
+                None
+            }
+        }
+    }
+
+    fn headers(&mut self, path: &str, written: &file::Provider) -> Vec<(String, Secret)> {
+        let mut headers = Vec::new();
+        for (name, value) in &written.headers {
+            let path = format!("{path}.headers.{name}");
+            let Ok(header) = HeaderName::try_from(name.as_str()) else {
+                self.problem(&path, "is not an HTTP header name");
+                continue;
+            };
+            let Some(value) = self.secret(&path, value) else {
+                continue;
+            };
+            if HeaderValue::from_str(value.expose()).is_err() {
+                self.problem(&path, "is not an HTTP header value");
+                continue;
+            }
+            headers.push((header.as_str().to_owned(), value));
+        }
+        headers
+    }
+
+    fn accounts(
+        &mut self,
+        file: &File,
+        timeouts: &Timeouts,
+    ) -> HashMap<String, HashMap<String, Arc<Gateway>>> {
+        let mut accounts: HashMap<String, HashMap<String, Arc<Gateway>>> = HashMap::new();
+        for (index, entry) in file.gateways.iter().enumerate() {
+            let path = format!("gateways[{index}]");
+            for (key, message) in entry.problems() {
+                self.problem(&format!("{path}.{key}"), &message);
+            }
+            let gateway = Arc::new(Gateway::from_entry(entry, timeouts));
+            let gateways = accounts.entry(entry.account.clone()).or_default();
+            if gateways.insert(entry.id.clone(), gateway).is_some() {
+                self.problem(
+                    &path,
+                    &format!(
+                        "gateway `{}` of account `{}` stands in the file twice",
+                        entry.id, entry.account
+                    ),
+                );
+            }
+        }
+        accounts.entry(DEFAULT_ACCOUNT.to_owned()).or_default();
+        for (account, gateways) in &mut accounts {
+            gateways
+                .entry(DEFAULT_GATEWAY.to_owned())
+                .or_insert_with(|| {
+                    Arc::new(Gateway::unconfigured(account, DEFAULT_GATEWAY, timeouts))
+                });
+        }
+        accounts
+    }
+
+    fn secret(&mut self, path: &str, reference: &SecretRef) -> Option<Secret> {
+        self.watched
+            .extend(reference.watched_file().map(PathBuf::from));
+        match reference.read(self.environment) {
+            Ok(secret) => Some(secret),
+            Err(problem) => {
+                self.problem(path, &problem);
+                None
+            }
+        }
+    }
+
+    fn listen(&mut self, path: &str, listen: &str) {
+        let is_address = listen
+            .rsplit_once(':')
+            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+        if !is_address {
+            self.problem(path, &format!("`{listen}` is not `address:port`"));
+        }
+    }
+
+    fn at_least_one(&mut self, path: &str, value: u64) {
+        if value == 0 {
+            self.problem(path, "is 0, at least 1 is needed");
+        }
+    }
+
+    fn bytes(&mut self, path: &str, value: u64) -> usize {
+        if value > MAX_BYTES {
+            self.problem(path, &format!("{value} is more than {MAX_BYTES}"));
+        }
+        value.min(MAX_BYTES) as usize
+    }
+
+    fn problem(&mut self, path: &str, message: &str) {
+        self.problems.push(format!("`{path}`: {message}"));
+    }
+}
+
+impl From<&file::Timeouts> for Timeouts {
+    fn from(written: &file::Timeouts) -> Timeouts {
+        Timeouts {
+            connect: Duration::from_millis(written.connect_ms),
+            response_head: Duration::from_millis(written.response_head_ms),
+            first_token: (written.first_token_ms > 0)
+                .then(|| Duration::from_millis(written.first_token_ms)),
+            idle: Duration::from_millis(written.idle_ms),
+        }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Timeouts {
+        Timeouts::from(&file::Timeouts::default())
+    }
+}
+
+const CUSTOM_PREFIX: &str = "custom-";
+
+/// The one name of a provider, `None` when nobody knows it.
+fn canonical_slug(written: &str) -> Option<&str> {
+    let is_name = |name: &str| {
+        (1..=64).contains(&name.len())
+            && name.bytes().all(|byte| {
+                byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte)
+            })
+    };
+    is_name(written).then_some(written)
+}
+
+/// A base address: scheme, host, optional port and path; nothing that a path could not follow.
+fn check_base_url(url: &str) -> Result<String, &'static str> {
+    let uri: Uri = url.parse().map_err(|_| "is not a URL")?;
+    if !matches!(uri.scheme_str(), Some("http" | "https")) {
+        return Err("begins with neither `http://` nor `https://`");
+    }
+    let authority = uri.authority().ok_or("names no host")?;
+    if authority.host().is_empty() {
+        return Err("names no host");
+    }
+    if authority.as_str().contains('@') {
+        return Err("holds a credential; use api_key or headers");
+    }
+    if uri.query().is_some() || url.contains('#') {
+        return Err("holds a query or a fragment");
+    }
+    Ok(url.trim_end_matches('/').to_owned())
+}
+
+#[cfg(test)]
+mod tests;
