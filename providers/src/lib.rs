@@ -19,8 +19,14 @@
 
 mod dialect;
 mod failure;
+mod headers;
+mod registry;
+mod url;
 mod usage;
 
 pub use dialect::Dialect;
 pub use failure::{Failure, FailureClass, classify};
+pub use headers::{is_forwarded_request_header, is_forwarded_response_header, redact_path, redact_subprotocols};
+pub use registry::{ProviderSpec, all, custom, find};
+pub use url::{AwsScope, PathError, Upstream, upstream};
 pub use usage::{ModelUsage, Usage, UsageSource};
