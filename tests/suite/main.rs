@@ -1,0 +1,10 @@
+//! One binary; one module per behaviour; names are sentences.
+
+mod pair;
+
+mod fallback;
+mod faults_before_the_first_byte;
+mod faults_in_the_stream;
+mod passthrough;
+mod passthrough_streams;
+mod universal;
