@@ -2,9 +2,12 @@
 
 mod pair;
 
+mod client_gone;
 mod fallback;
 mod faults_before_the_first_byte;
 mod faults_in_the_stream;
+mod logs;
 mod passthrough;
 mod passthrough_streams;
+mod records;
 mod universal;
