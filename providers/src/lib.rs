@@ -17,6 +17,7 @@
 //! | numbers in one form | [`usage`] |
 //! | numbers → money | [`catalog`] |
 
+mod credential;
 mod dialect;
 mod failure;
 mod headers;
@@ -24,9 +25,12 @@ mod registry;
 mod url;
 mod usage;
 
+pub use credential::{Credential, CredentialError, apply_credential, presented_credential, vertex};
 pub use dialect::Dialect;
 pub use failure::{Failure, FailureClass, classify};
-pub use headers::{is_forwarded_request_header, is_forwarded_response_header, redact_path, redact_subprotocols};
+pub use headers::{
+    is_forwarded_request_header, is_forwarded_response_header, redact_path, redact_subprotocols,
+};
 pub use registry::{ProviderSpec, all, custom, find};
 pub use url::{AwsScope, PathError, Upstream, upstream};
 pub use usage::{ModelUsage, Usage, UsageSource};
