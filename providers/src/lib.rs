@@ -22,6 +22,7 @@ mod dialect;
 mod failure;
 mod headers;
 mod registry;
+mod request;
 mod url;
 mod usage;
 
@@ -32,5 +33,6 @@ pub use headers::{
     is_forwarded_request_header, is_forwarded_response_header, redact_path, redact_subprotocols,
 };
 pub use registry::{ProviderSpec, all, custom, find};
+pub use request::{RequestFacts, RequestType, read_request};
 pub use url::{AwsScope, PathError, Upstream, upstream};
 pub use usage::{ModelUsage, Usage, UsageSource};

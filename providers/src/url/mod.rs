@@ -192,7 +192,7 @@ fn has_upward_step(rest: &str) -> bool {
 }
 
 /// `v1`, `v2`, `v1beta`, `v1beta1`, `v1alpha`.
-fn is_version(segment: &str) -> bool {
+pub(crate) fn is_version(segment: &str) -> bool {
     let Some(digits) = segment.strip_prefix('v') else {
         return false;
     };
