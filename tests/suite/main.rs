@@ -2,12 +2,20 @@
 
 mod pair;
 
+mod auth;
+mod bad_framing;
+mod bad_input;
+mod cache;
 mod client_gone;
 mod fallback;
 mod faults_before_the_first_byte;
 mod faults_in_the_stream;
+mod limits;
+mod local;
 mod logs;
+mod operation;
 mod passthrough;
 mod passthrough_streams;
 mod records;
+mod tidy;
 mod universal;
