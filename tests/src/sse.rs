@@ -10,7 +10,7 @@ impl Seeded {
         Seeded(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -19,7 +19,7 @@ impl Seeded {
 
     /// A number below `bound`.
     pub fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
+        (self.number() % bound as u64) as usize
     }
 
     pub fn one_in(&mut self, chance: usize) -> bool {
@@ -101,11 +101,11 @@ pub fn generate(seed: u64) -> Vec<u8> {
     }
     for _ in 0..1 + random.below(30) {
         let event = match random.below(8) {
-            0 => format!(": comment {}{end}{end}", random.next()),
+            0 => format!(": comment {}{end}{end}", random.number()),
             1 => format!(": ping{end}data: {}{end}{end}", word(&mut random)),
             2 => format!(
                 "event: delta{end}id: {}{end}data: {}{end}{end}",
-                random.next(),
+                random.number(),
                 word(&mut random)
             ),
             3 => format!(
