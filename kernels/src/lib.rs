@@ -16,6 +16,12 @@
 //!
 //! This crate knows no model, no file format and no sockets. It is where `unsafe` lives.
 
+#![allow(
+    clippy::needless_range_loop,
+    clippy::too_many_arguments,
+    reason = "several slices walk by one index, and an op takes what it takes"
+)]
+
 pub mod dispatch;
 mod error;
 pub mod ops;
@@ -23,6 +29,7 @@ pub mod ops;
 mod cpu;
 
 pub use cpu::pool::Pool;
+pub use cpu::priority::lower_thread_priority;
 pub use dispatch::Level;
 pub use error::KernelError;
 pub use ops::kv_write::{BLOCK_TOKENS, KvShape, kv_write};

@@ -1,1 +1,46 @@
-//! placeholder
+//! The embedded engine: text in, text out, many callers at once, on this machine's CPU.
+//!
+//! [`Engine::start`] gives an [`EngineHandle`]; [`EngineHandle::generate`] turns a [`GenerateRequest`] into a bounded
+//! channel of [`TokenEvent`]s. Between the two, one dedicated thread per model owns the weights, the
+//! attention memory and every running sequence, and takes one step after another: each running
+//! sequence gets its next token, prompts are read in chunks beside them.
+//!
+//! ```text
+//! caller:        request -> prompt (template, tokenizer) -> bounded inbox
+//! engine thread: inbox -> scheduler -> batch -> model -> kernels -> sample -> detokenizer -> outbox
+//! ```
+//!
+//! A dropped receiver is a cancel, noticed within a step. A caller who reads slowly pauses only
+//! itself. Nothing here opens a socket, and no failure in here ends the process: a model that cannot
+//! load answers its error to each request.
+//!
+//! A sequence's tokens do not depend on its neighbours: every op of a step treats rows alone, so a seeded
+//! request repeats bit by bit whatever else runs.
+
+pub mod catalogue;
+pub mod testing;
+
+mod batch;
+mod config;
+mod engine;
+mod error;
+mod front;
+mod kv;
+mod model;
+mod prompt;
+mod request;
+mod sample;
+mod scheduler;
+mod sequence;
+mod stats;
+mod step;
+mod weights;
+
+pub use catalogue::CatalogueEntry;
+pub use config::EngineConfig;
+pub use engine::{Engine, EngineHandle, ModelInfo};
+pub use error::EngineError;
+pub use request::{
+    GenerateRequest, Generation, Message, Prompt, SamplingParams, StopReason, TokenEvent,
+};
+pub use stats::Stats;

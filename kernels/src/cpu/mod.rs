@@ -2,6 +2,7 @@
 
 pub(crate) mod pack;
 pub mod pool;
+pub(crate) mod priority;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;

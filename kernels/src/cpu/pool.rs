@@ -236,10 +236,6 @@ impl<'a, T> Disjoint<'a, T> {
 
     /// # Safety
     /// No other part handed out and still in use may overlap this one.
-    #[expect(
-        clippy::mut_from_ref,
-        reason = "the point of the type; the caller promises disjoint parts"
-    )]
     pub(crate) unsafe fn slice(&self, offset: usize, len: usize) -> &'a mut [T] {
         assert!(
             offset <= self.len && len <= self.len - offset,

@@ -1,0 +1,120 @@
+//! The caller's side of a loaded model: from a request to a sequence, before the queue.
+
+use crate::error::EngineError;
+use crate::prompt::chat_template::ChatTemplate;
+use crate::prompt::tokenizer::Tokenizer;
+use crate::request::{
+    DEFAULT_MAX_TOKENS, GenerateRequest, Generation, Message, Prompt, SamplingParams,
+};
+use crate::sequence::{OUTBOX_EVENTS, Seat, Sequence};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use tokio::sync::mpsc;
+
+/// Below this a prompt is tokenised in less time than a thread takes to wake.
+const MAX_INLINE_PROMPT_BYTES: usize = 4096;
+
+/// What goes to the engine thread. The channel is bounded by the seats, of which each sequence holds one.
+pub(crate) enum Command {
+    Run(Box<Sequence>),
+    /// Look at the stop flag.
+    Wake,
+}
+
+/// What requests share of a loaded model.
+pub(crate) struct ModelFront {
+    pub tokenizer: Arc<Tokenizer>,
+    pub template: ChatTemplate,
+    /// Prompt and answer together, in tokens.
+    pub window: usize,
+    pub inbox: Sender<Command>,
+}
+
+impl ModelFront {
+    /// Puts the request into the engine's queue.
+    pub(crate) async fn submit(
+        self: &Arc<ModelFront>,
+        request: GenerateRequest,
+        seat: Seat,
+    ) -> Result<Generation, EngineError> {
+        let GenerateRequest {
+            prompt, sampling, ..
+        } = request;
+        let tokens = match prompt_bytes(&prompt) {
+            0..=MAX_INLINE_PROMPT_BYTES => self.tokens(prompt)?,
+            _ => {
+                let front = Arc::clone(self);
+                tokio::task::spawn_blocking(move || front.tokens(prompt))
+                    .await
+                    .map_err(|error| EngineError::Internal(error.to_string()))??
+            }
+        };
+        let max_tokens = self.answer_tokens(tokens.len(), &sampling)?;
+        let (outbox, events) = mpsc::channel(OUTBOX_EVENTS);
+        let prompt_tokens = tokens.len() as u32;
+        let sequence = Sequence::new(tokens, max_tokens, &sampling, outbox, seat);
+        self.inbox
+            .send(Command::Run(Box::new(sequence)))
+            .map_err(|_| EngineError::Internal("the model's thread has ended".to_owned()))?;
+        Ok(Generation {
+            prompt_tokens,
+            events,
+        })
+    }
+
+    fn tokens(&self, prompt: Prompt) -> Result<Vec<u32>, EngineError> {
+        let (text, field) = match prompt {
+            Prompt::Text { text, raw: true } => (text, "prompt"),
+            Prompt::Text { text, raw: false } => {
+                let message = Message {
+                    role: "user".to_owned(),
+                    content: text,
+                };
+                (self.template.render(&[message])?, "prompt")
+            }
+            Prompt::Messages(messages) => (self.template.render(&messages)?, "messages"),
+        };
+        let fewest = self.tokenizer.fewest_tokens(text.len());
+        if fewest > self.window {
+            return Err(self.too_long(fewest));
+        }
+        let tokens = self
+            .tokenizer
+            .encode(&text)
+            .map_err(|cause| EngineError::Internal(format!("tokenizer failed: {cause}")))?;
+        if tokens.is_empty() {
+            let reason = "holds nothing to go on from".to_owned();
+            return Err(EngineError::Invalid { field, reason });
+        }
+        Ok(tokens)
+    }
+
+    /// How long the answer may be. A length the caller named must fit; the default takes what is left.
+    fn answer_tokens(
+        &self,
+        prompt: usize,
+        sampling: &SamplingParams,
+    ) -> Result<usize, EngineError> {
+        let left = self.window.saturating_sub(prompt);
+        let wanted = sampling.max_tokens.map(|tokens| tokens as usize);
+        let named_or_least = wanted.unwrap_or(1);
+        if named_or_least > left {
+            return Err(self.too_long(prompt + named_or_least));
+        }
+        Ok(wanted.unwrap_or((DEFAULT_MAX_TOKENS as usize).min(left)))
+    }
+
+    fn too_long(&self, requested: usize) -> EngineError {
+        EngineError::ContextTooLong {
+            requested: requested as u64,
+            window: self.window as u64,
+        }
+    }
+}
+
+fn prompt_bytes(prompt: &Prompt) -> usize {
+    match prompt {
+        Prompt::Text { text, .. } => text.len(),
+        Prompt::Messages(messages) => messages.iter().map(|message| message.content.len()).sum(),
+    }
+}

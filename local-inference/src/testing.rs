@@ -1,0 +1,167 @@
+//! A model that says what a test tells it to, behind the real engine: scheduler, attention memory, queues and threads.
+//!
+//! Its tokens are bytes (256 of them), [`MARKER`] (ends a chat prompt) and [`END`]. It keeps each sequence's tokens in the
+//! engine's own attention memory and reads them back from there, so a step that mixed sequences up would show.
+
+use crate::batch::StepBatch;
+use crate::catalogue::{self, CatalogueEntry, Source};
+use crate::config::EngineConfig;
+use crate::engine::{EngineHandle, Load, Loaded, ModelSlot};
+use crate::error::EngineError;
+use crate::model::CausalModel;
+use crate::prompt::chat_template::ChatTemplate;
+use crate::prompt::tokenizer::Tokenizer;
+use kernels::{BLOCK_TOKENS, KvShape};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The scripted model's name.
+pub const MODEL: &str = "@cf/testing/scripted";
+/// Stands after a chat prompt.
+pub const MARKER: u32 = 256;
+/// Ends an answer.
+pub const END: u32 = 257;
+const VOCABULARY: usize = 258;
+const SHAPE: KvShape = KvShape {
+    layers: 1,
+    kv_heads: 1,
+    head_dim: 1,
+};
+
+static ENTRY: CatalogueEntry = CatalogueEntry {
+    id: MODEL,
+    description: "says what a test told it to",
+    file: "scripted",
+    bytes: 0,
+    sha256: "",
+    context: 512,
+    licence: "Apache-2.0",
+    sources: &[Source::Url("")],
+};
+
+/// Where the real model's file is, for tests that need it: `AI_GATEWAY_TEST_MODEL_DIR`, or `models` in the target directory.
+/// Says so, and why, when it is nowhere.
+pub fn model_dir_or_skip(test: &str) -> Option<PathBuf> {
+    let entry = &catalogue::all()[0];
+    let named = std::env::var_os("AI_GATEWAY_TEST_MODEL_DIR").map(PathBuf::from);
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"),
+        PathBuf::from,
+    );
+    let found = named
+        .into_iter()
+        .chain([target.join("models")])
+        .find(|directory| directory.join(entry.file).exists());
+    if found.is_none() {
+        println!(
+            "SKIPPED: {test}: `{}` is not here; set AI_GATEWAY_TEST_MODEL_DIR to a folder that `ai-gateway model pull` filled",
+            entry.file
+        );
+    }
+    found
+}
+
+/// From a sequence's tokens so far to its next one. May block, and may panic: that is what tests want of it.
+pub type Script = Box<dyn FnMut(&[u32]) -> u32 + Send>;
+
+/// A script that answers every chat with `text`.
+pub fn saying(text: &str) -> Script {
+    let reply = text.as_bytes().to_vec();
+    Box::new(move |tokens| {
+        let said = tokens
+            .iter()
+            .rev()
+            .take_while(|token| **token != MARKER)
+            .count();
+        reply.get(said).map_or(END, |byte| u32::from(*byte))
+    })
+}
+
+/// An engine whose only model is [`MODEL`], which follows `script`.
+pub fn scripted(config: EngineConfig, script: Script) -> EngineHandle {
+    let script = Arc::new(Mutex::new(script));
+    let load: Load = Arc::new(move |entry| {
+        Ok(Loaded {
+            model: Box::new(ScriptedModel {
+                script: Arc::clone(&script),
+            }),
+            tokenizer: byte_tokenizer()?,
+            template: ChatTemplate::new(
+                "{% for message in messages %}{{ message.content }}{% endfor %}<|marker|>",
+                "",
+                "",
+            )
+            .map_err(|error| EngineError::Load(error.to_string()))?,
+            window: entry.context as usize,
+        })
+    });
+    EngineHandle::new(config, vec![ModelSlot::new(&ENTRY)], load)
+}
+
+/// An engine whose only model is [`MODEL`], which does not load.
+pub fn broken(cause: &str) -> EngineHandle {
+    let cause = cause.to_owned();
+    let load: Load = Arc::new(move |_| Err(EngineError::Load(cause.clone())));
+    EngineHandle::new(EngineConfig::default(), vec![ModelSlot::new(&ENTRY)], load)
+}
+
+fn byte_tokenizer() -> Result<Tokenizer, EngineError> {
+    let mut moved = 256u32;
+    let mut tokens: Vec<String> = (0..=255u8)
+        .map(|byte| match byte {
+            b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff => char::from(byte).to_string(),
+            _ => {
+                moved += 1;
+                char::from_u32(moved - 1)
+                    .expect("a letter of the byte alphabet")
+                    .to_string()
+            }
+        })
+        .collect();
+    tokens.extend(["<|marker|>".to_owned(), "<|im_end|>".to_owned()]);
+    let tokens: Vec<&str> = tokens.iter().map(String::as_str).collect();
+    let kinds: Vec<i64> = (0..VOCABULARY)
+        .map(|id| if id < 256 { 1 } else { 3 })
+        .collect();
+    Tokenizer::new(&tokens, &[], &kinds, Some(END))
+        .map_err(|error| EngineError::Load(error.to_string()))
+}
+
+struct ScriptedModel {
+    script: Arc<Mutex<Script>>,
+}
+
+impl CausalModel for ScriptedModel {
+    fn kv_shape(&self) -> KvShape {
+        SHAPE
+    }
+
+    fn vocabulary(&self) -> usize {
+        VOCABULARY
+    }
+
+    fn forward(&mut self, batch: &StepBatch, kv: &mut [f32], logits: &mut Vec<f32>) {
+        logits.clear();
+        for run in &batch.runs {
+            let blocks = &batch.blocks[run.blocks.clone()];
+            let place = |position: usize| {
+                let block = blocks[position / BLOCK_TOKENS] as usize;
+                block * SHAPE.block_len() + position % BLOCK_TOKENS
+            };
+            let end = run.first_position + run.rows.len();
+            for (row, position) in run.rows.clone().zip(run.first_position..end) {
+                kv[place(position)] = batch.tokens[row] as f32;
+            }
+            if !run.wants_logits {
+                continue;
+            }
+            let tokens: Vec<u32> = (0..end)
+                .map(|position| kv[place(position)] as u32)
+                .collect();
+            // A script that panicked poisons its lock; the next request may still use it.
+            let mut script = self.script.lock().unwrap_or_else(PoisonError::into_inner);
+            let next = script(&tokens) as usize;
+            logits.extend((0..VOCABULARY).map(|id| if id == next { 1.0 } else { 0.0 }));
+        }
+    }
+}

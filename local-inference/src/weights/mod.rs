@@ -1,0 +1,3 @@
+//! Model files, read in place.
+
+pub(crate) mod gguf;
