@@ -168,9 +168,7 @@ fn prelude_lengths(prelude: &[u8; PRELUDE_BYTES]) -> Result<(usize, usize), Faul
 
 /// Reads exactly one frame.
 fn parse(bytes: &[u8]) -> Result<Frame<'_>, Fault> {
-    let prelude = bytes
-        .first_chunk::<PRELUDE_BYTES>()
-        .ok_or(Fault::Lengths)?;
+    let prelude = bytes.first_chunk::<PRELUDE_BYTES>().ok_or(Fault::Lengths)?;
     let (total, headers) = prelude_lengths(prelude)?;
     let (body, sum) = bytes.split_last_chunk::<4>().ok_or(Fault::Lengths)?;
     if bytes.len() != total {

@@ -88,4 +88,33 @@ impl Usage {
             ..Usage::default()
         }
     }
+
+    /// Takes from `other` what this one does not say.
+    pub(crate) fn fill_gaps(&mut self, other: Usage) {
+        macro_rules! fill {
+            ($($field:ident)*) => { $(self.$field = self.$field.take().or(other.$field);)* };
+        }
+        // Totals come with their own parts: mixing two senders' arithmetic would count tokens twice.
+        if self.in_total.is_none() {
+            fill!(in_total cache_read cache_write_5m cache_write_1h cache_write_other cache_write_ttl);
+            fill!(in_plain in_audio in_image in_video in_tool);
+        }
+        if self.out_total.is_none() {
+            fill!(out_total reasoning out_audio out_image);
+        }
+        fill!(web_searches search_units images pages characters seconds requests);
+        fill!(cost_reported_pico tier);
+    }
+
+    /// The uncached rest of the prompt, from its other parts.
+    pub(crate) fn fill_in_plain(&mut self) {
+        let cached = [
+            self.cache_read,
+            self.cache_write_5m,
+            self.cache_write_1h,
+            self.cache_write_other,
+        ];
+        let cached = cached.into_iter().flatten().fold(0, u64::saturating_add);
+        self.in_plain = self.in_total.map(|total| total.saturating_sub(cached));
+    }
 }
