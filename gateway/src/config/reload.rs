@@ -17,11 +17,15 @@ use super::{Config, ConfigError};
 /// How often files are looked at. A look is one `stat` per watched file.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Told of each new set, after it became the current one.
+type Hook = Box<dyn Fn(&Config) + Send>;
+
 /// The current configuration behind a pointer that a request reads once.
 pub struct LiveConfig {
     current: ArcSwap<Config>,
     last_error: ArcSwapOption<String>,
     path: Option<PathBuf>,
+    hooks: Mutex<Vec<Hook>>,
     /// What the watched files looked like when they were last read. Also serialises reloads.
     seen: Mutex<Seen>,
 }
@@ -54,12 +58,21 @@ impl LiveConfig {
             current: ArcSwap::from_pointee(config),
             last_error: ArcSwapOption::empty(),
             path,
+            hooks: Mutex::default(),
             seen: Mutex::new(seen),
         }
     }
 
     pub fn load(&self) -> Arc<Config> {
         self.current.load_full()
+    }
+
+    /// Calls `hook` after each reload that was taken, on the thread that reloads.
+    pub fn on_reload(&self, hook: impl Fn(&Config) + Send + 'static) {
+        self.hooks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Box::new(hook));
     }
 
     /// Why the newest file was not taken; `None` once a good one was.
@@ -130,8 +143,17 @@ impl LiveConfig {
                         "changed settings need a restart"
                     );
                 }
-                self.current.store(Arc::new(new));
+                let new = Arc::new(new);
+                self.current.store(new.clone());
                 self.last_error.store(None);
+                for hook in self
+                    .hooks
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .iter()
+                {
+                    hook(&new);
+                }
                 tracing::info!(path = %path.display(), "configuration reloaded");
                 true
             }
@@ -188,6 +210,8 @@ fn digest(paths: &[PathBuf]) -> [u8; 32] {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
     use crate::config::Environment;
 
@@ -219,6 +243,9 @@ mod tests {
         let path = folder.write("config.toml", "[[gateways]]\nid = 'a'");
         let live = LiveConfig::open(Some(&path)).unwrap();
         let before = live.load();
+        let told = Arc::new(AtomicUsize::new(0));
+        let counter = told.clone();
+        live.on_reload(move |_| _ = counter.fetch_add(1, Ordering::Relaxed));
         assert!(!live.reload_if_changed(), "nothing changed");
 
         folder.write("config.toml", "[[gateways]]\nid = 'bb'");
@@ -237,6 +264,7 @@ mod tests {
         folder.write("config.toml", "[[gateways]]\nid = 'ccc'");
         assert!(live.reload_if_changed());
         assert_eq!(live.last_error(), None);
+        assert_eq!(told.load(Ordering::Relaxed), 2);
     }
 
     #[test]

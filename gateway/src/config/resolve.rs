@@ -514,15 +514,17 @@ impl Default for Timeouts {
 
 const CUSTOM_PREFIX: &str = "custom-";
 
+/// Longest name of a custom provider, bytes, prefix included.
+const MAX_SLUG_BYTES: usize = 64;
+
 /// The one name of a provider, `None` when nobody knows it.
 fn canonical_slug(written: &str) -> Option<&str> {
-    let is_name = |name: &str| {
-        (1..=64).contains(&name.len())
-            && name.bytes().all(|byte| {
-                byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte)
-            })
-    };
-    is_name(written).then_some(written)
+    if let Some(own) = written.strip_prefix(CUSTOM_PREFIX) {
+        let is_fine = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        let is_name = !own.is_empty() && own.bytes().all(is_fine);
+        return (is_name && written.len() <= MAX_SLUG_BYTES).then_some(written);
+    }
+    providers::find(written).map(|spec| spec.slug)
 }
 
 /// A base address: scheme, host, optional port and path; nothing that a path could not follow.

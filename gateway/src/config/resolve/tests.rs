@@ -113,7 +113,7 @@ fn unknown_keys_and_wrong_types_name_path_and_line() {
 fn all_problems_are_told_at_once() {
     let message = error(
         "[server]\nlisten = 'here'\nmax_in_flight = 0\n[timeouts]\nidle_ms = 0\n\
-         [providers.custom-a]\n[providers.openai]\nbase_url = 'ftp://x'\n\
+         [providers.custom-a]\n[providers.opena]\n[providers.grok]\n[providers.xai]\n[providers.openai]\nbase_url = 'ftp://x'\n\
          [[gateways]]\nid = 'a'\n[[gateways]]\nid = 'a'",
     );
     for part in [
@@ -122,6 +122,8 @@ fn all_problems_are_told_at_once() {
         "timeouts.idle_ms",
         "providers.custom-a.base_url",
         "providers.openai.base_url",
+        "`providers.opena`: no provider of that name",
+        "`providers.xai`: `grok` stands in the file twice",
         "gateways[1]",
     ] {
         assert!(message.contains(part), "{part} in {message}");
