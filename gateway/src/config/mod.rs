@@ -4,6 +4,8 @@
 //! durations typed, secrets read), [`reload`] keeps a running process up to date. A [`Config`] never
 //! changes; a reload builds a new one, and a request keeps the one it began with.
 
+#[cfg(test)]
+mod example;
 pub mod file;
 pub mod gateway;
 mod print;
