@@ -20,6 +20,7 @@
 //! | numbers in one form | [`usage`] |
 //! | numbers → money | [`catalog`] |
 
+mod catalog;
 mod credential;
 mod dialect;
 pub mod eventstream;
@@ -34,6 +35,7 @@ pub mod sse;
 mod url;
 mod usage;
 
+pub use catalog::{Catalog, CatalogError, Cost, CustomCost, Price, cost};
 pub use credential::{Credential, CredentialError, apply_credential, presented_credential, vertex};
 pub use dialect::Dialect;
 pub use failure::{Failure, FailureClass, classify};
