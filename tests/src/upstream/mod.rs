@@ -5,6 +5,8 @@
 //! reply ([`ScriptedUpstream::then`]) goes before the standing one ([`ScriptedUpstream::always`]).
 
 mod reply;
+#[cfg(test)]
+mod tests;
 
 pub use reply::{Gate, Reply};
 
