@@ -6,19 +6,19 @@
 //!
 //! | a request, on its way | room |
 //! | --- | --- |
-//! | slug → what is special about the provider | [`registry`] |
-//! | path, query, base URL → host and path upstream | [`url`] |
-//! | which headers travel, what is redacted | [`headers`] |
-//! | stored key → headers, signature | [`credential`] |
-//! | model, stream, kind of request | [`request`] |
+//! | slug → what is special about the provider | `registry` |
+//! | path, query, base URL → host and path upstream | `url` |
+//! | which headers travel, what is redacted | `headers` |
+//! | stored key → headers, signature | `credential` |
+//! | model, stream, kind of request | `request` |
 //! | **an answer, on its way back** | |
-//! | wire format | [`dialect`] |
+//! | wire format | `dialect` |
 //! | bytes → events, frames, lines | [`sse`], [`eventstream`], [`jsonlines`] |
-//! | the reply, listened to while it is passed on | [`reader`] |
-//! | what to write when it breaks off | [`frames`] |
-//! | status and error body → class, retry hint | [`failure`] |
-//! | numbers in one form | [`usage`] |
-//! | numbers → money | [`catalog`] |
+//! | the reply, listened to while it is passed on | `reader` |
+//! | what to write when it breaks off | `frames` |
+//! | status and error body → class, retry hint | `failure` |
+//! | numbers in one form | `usage` |
+//! | numbers → money | `catalog` |
 
 mod catalog;
 mod credential;

@@ -4,9 +4,9 @@
 //! not in it has no price, and a usage that was not told has no cost: neither is ever taken for zero. A cost
 //! that the provider itself states beats the table.
 //!
-//! - [`price`]: rates and the arithmetic, in integers
-//! - [`written`]: the table's written form
-//! - [`custom`]: a caller's own price for one request
+//! - `price`: rates and the arithmetic, in integers
+//! - `written`: the table's written form
+//! - `custom`: a caller's own price for one request
 
 mod custom;
 mod price;

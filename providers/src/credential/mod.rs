@@ -2,8 +2,8 @@
 //!
 //! Nothing here prints a secret: [`Credential`] has no serialisation and its `Debug` shows nothing.
 //!
-//! - [`sigv4`]: AWS signatures for Bedrock
-//! - [`vertex`]: the signed assertion a Google service account trades for an access key
+//! - `sigv4`: AWS signatures for Bedrock
+//! - `vertex`: the signed assertion a Google service account trades for an access key
 
 mod sigv4;
 pub mod vertex;

@@ -4,8 +4,8 @@
 //! overload 200 with an error event at Anthropic), so the words of the error body are read before the
 //! status. The status decides only when the words say nothing known.
 //!
-//! - [`words`]: the error body, whatever its shape, as code, kind and message
-//! - [`wait`]: retry hints from headers and body
+//! - `words`: the error body, whatever its shape, as code, kind and message
+//! - `wait`: retry hints from headers and body
 
 mod wait;
 mod words;

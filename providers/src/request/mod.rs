@@ -4,9 +4,9 @@
 //! providers put the model there; then the body, in one borrowing pass that builds no tree. Nothing here can
 //! fail: a body that is not what its type says just tells less, and the provider will say so itself.
 //!
-//! - [`path`]: format, kind and model by provider and path
-//! - [`body`]: the few members of a JSON body that matter, and how much text it holds
-//! - [`form`]: the same from multipart forms
+//! - `path`: format, kind and model by provider and path
+//! - `body`: the few members of a JSON body that matter, and how much text it holds
+//! - `form`: the same from multipart forms
 
 mod body;
 mod form;

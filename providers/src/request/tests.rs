@@ -4,6 +4,9 @@ use crate::registry::{custom, find};
 use Dialect as D;
 use RequestType as T;
 
+/// Slug, path (after its method, when that is not POST), and what they tell.
+type Case = (&'static str, &'static str, D, T, Option<&'static str>, bool);
+
 const JSON: Option<&str> = Some("application/json");
 
 fn read(slug: &str, path: &str, content_type: Option<&str>, body: Option<&[u8]>) -> RequestFacts {
@@ -19,7 +22,7 @@ fn read(slug: &str, path: &str, content_type: Option<&str>, body: Option<&[u8]>)
 #[test]
 fn paths_tell_format_kind_model_and_stream() {
     #[rustfmt::skip]
-    let cases: &[(&str, &str, D, T, Option<&str>, bool)] = &[
+    let cases: &[Case] = &[
         ("openai", "chat/completions", D::OpenAiChat, T::Chat, None, false),
         ("openai", "v1/chat/completions", D::OpenAiChat, T::Chat, None, false),
         ("openai", "GET v1/chat/completions/chatcmpl-1", D::Opaque, T::Other, None, false),
