@@ -17,5 +17,6 @@ mod operation;
 mod passthrough;
 mod passthrough_streams;
 mod records;
+mod slugs;
 mod tidy;
 mod universal;
