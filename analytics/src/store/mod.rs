@@ -5,6 +5,8 @@
 
 mod clickhouse;
 mod sqlite;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

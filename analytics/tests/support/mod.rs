@@ -2,6 +2,8 @@
 //! way to wait.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub mod fake_clickhouse;
+
 use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
