@@ -154,6 +154,13 @@ pub struct Arriving {
     remaining: usize,
 }
 
+impl Arriving {
+    /// What follows is framed otherwise than the head said: after an upgrade, not at all.
+    pub fn becomes(&mut self, framing: Framing) {
+        self.framing = framing;
+    }
+}
+
 impl Connection {
     pub async fn open(peer: SocketAddr) -> Connection {
         let stream = within_patience("a connection", TcpStream::connect(peer))

@@ -20,3 +20,4 @@ mod records;
 mod slugs;
 mod tidy;
 mod universal;
+mod websocket;

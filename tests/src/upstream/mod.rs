@@ -232,6 +232,7 @@ async fn converse(
                 return Ok(());
             }
             End::Close => return Ok(()),
+            End::Echo => return echo(&mut reader, &mut write).await,
             End::Reset => {
                 let stream = read_write(reader, write);
                 stream.set_zero_linger()?;
@@ -247,6 +248,17 @@ fn read_write(reader: WireReader<OwnedReadHalf>, write: OwnedWriteHalf) -> TcpSt
         .into_inner()
         .reunite(write)
         .expect("both halves are of one stream")
+}
+
+async fn echo(
+    reader: &mut WireReader<OwnedReadHalf>,
+    write: &mut OwnedWriteHalf,
+) -> std::io::Result<()> {
+    let mut unused = 0;
+    while let Some(piece) = reader.piece(Framing::UntilClose, &mut unused).await? {
+        write.write_all(&piece).await?;
+    }
+    Ok(())
 }
 
 async fn left(reader: &mut WireReader<OwnedReadHalf>) {

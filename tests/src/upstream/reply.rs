@@ -47,6 +47,8 @@ pub(super) enum End {
     Reset,
     /// Nothing more comes, and nothing is closed.
     Stall,
+    /// Whatever the gateway sends from now on is sent back.
+    Echo,
 }
 
 type Answering = Arc<dyn Fn(&Call) -> Reply + Send + Sync>;
@@ -172,12 +174,36 @@ impl Reply {
         }
     }
 
+    /// Switches protocols as asked, and then sends every byte back.
+    pub fn upgrade_and_echo() -> Reply {
+        Reply::from_call(|call| {
+            let mut text = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\n".to_owned();
+            for name in ["upgrade", "sec-websocket-protocol"] {
+                let value = call.header(name).and_then(|value| value.split(',').next());
+                text += &value
+                    .map(|value| format!("{name}: {value}\r\n"))
+                    .unwrap_or_default();
+            }
+            text += "sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+            Reply {
+                end: End::Echo,
+                ..Reply::verbatim(text)
+            }
+        })
+    }
+
     /// A reply made from the call.
     pub fn from_call(answering: impl Fn(&Call) -> Reply + Send + Sync + 'static) -> Reply {
         Reply {
             answering: Some(Arc::new(answering)),
             ..Reply::new(200, ReplyFraming::Length)
         }
+    }
+
+    /// Closes the connection after the reply, whatever was promised.
+    pub fn then_close(mut self) -> Reply {
+        self.end = End::Close;
+        self
     }
 
     pub fn status(mut self, status: u16) -> Reply {
