@@ -12,6 +12,8 @@ pub mod flight;
 pub mod key;
 pub mod memory;
 pub mod policy;
+pub mod replay;
+mod shared;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,12 +24,15 @@ pub use memory::StoredReply;
 pub use policy::CachePolicy;
 
 use crate::config;
+use crate::redis::Redis;
 use flight::{Flights, Role};
 use memory::Memory;
+use shared::SharedReplies;
 
 /// All levels of the cache and the flights towards it.
 pub struct ReplyCache {
     memory: Memory,
+    shared: Option<SharedReplies>,
     flights: Flights,
     max_request_bytes: usize,
     counters: Counters,
@@ -47,6 +52,7 @@ pub enum Lookup {
 #[derive(Default)]
 struct Counters {
     hits: AtomicU64,
+    shared_hits: AtomicU64,
     misses: AtomicU64,
     stored: AtomicU64,
     too_large: AtomicU64,
@@ -56,6 +62,8 @@ struct Counters {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CacheStats {
     pub hits: u64,
+    /// Hits that came from the shared level (also in `hits`).
+    pub shared_hits: u64,
     pub misses: u64,
     pub stored: u64,
     /// Replies not stored for their size.
@@ -69,8 +77,14 @@ pub struct CacheStats {
 
 impl ReplyCache {
     pub fn new(config: &config::Cache) -> ReplyCache {
+        ReplyCache::with_shared(config, None)
+    }
+
+    /// With a second level that other instances use too.
+    pub fn with_shared(config: &config::Cache, redis: Option<Arc<Redis>>) -> ReplyCache {
         ReplyCache {
             memory: Memory::new(config),
+            shared: redis.map(SharedReplies::new),
             flights: Flights::default(),
             max_request_bytes: config.max_request_bytes,
             counters: Counters::default(),
@@ -102,7 +116,11 @@ impl ReplyCache {
             }
         };
         // A leader may have landed between the look and the join: its reply is stored by now.
-        if let Some(reply) = self.memory.get(&key, now_us) {
+        let found = match self.memory.get(&key, now_us) {
+            Some(reply) => Some(reply),
+            None => self.look_up_shared(key, now_us).await,
+        };
+        if let Some(reply) = found {
             guard.land(reply.clone());
             return self.hit(reply);
         }
@@ -122,12 +140,37 @@ impl ReplyCache {
     /// The leader's whole, storable reply: stored, then handed to the followers. A reply too large
     /// to store still reaches them.
     pub async fn finish(&self, guard: LeaderGuard, reply: Arc<StoredReply>) {
-        self.put(guard.key(), reply.clone()).await;
-        guard.land(reply);
+        let key = guard.key();
+        let is_taken = self.put_in_memory(key, reply.clone());
+        guard.land(reply.clone());
+        if is_taken {
+            self.put_shared(key, &reply).await;
+        }
     }
 
     /// Returns whether the reply was taken.
     pub async fn put(&self, key: Key, reply: Arc<StoredReply>) -> bool {
+        let is_taken = self.put_in_memory(key, reply.clone());
+        if is_taken {
+            self.put_shared(key, &reply).await;
+        }
+        is_taken
+    }
+
+    async fn look_up_shared(&self, key: Key, now_us: i64) -> Option<Arc<StoredReply>> {
+        let reply = self.shared.as_ref()?.get(key, now_us).await?;
+        self.counters.shared_hits.fetch_add(1, Ordering::Relaxed);
+        self.memory.put(key, reply.clone());
+        Some(reply)
+    }
+
+    async fn put_shared(&self, key: Key, reply: &StoredReply) {
+        if let Some(shared) = &self.shared {
+            shared.put(key, reply).await;
+        }
+    }
+
+    fn put_in_memory(&self, key: Key, reply: Arc<StoredReply>) -> bool {
         let is_taken = self.memory.put(key, reply);
         let counter = if is_taken {
             &self.counters.stored
@@ -143,6 +186,7 @@ impl ReplyCache {
         let (entries, bytes) = self.memory.size();
         CacheStats {
             hits: read(&self.counters.hits),
+            shared_hits: read(&self.counters.shared_hits),
             misses: read(&self.counters.misses),
             stored: read(&self.counters.stored),
             too_large: read(&self.counters.too_large),
@@ -277,5 +321,36 @@ mod tests {
             Lookup::Lead(_)
         ));
         assert_eq!(cache.stats().too_large, 1);
+    }
+
+    #[tokio::test]
+    async fn another_instance_answers_from_the_shared_level() {
+        let Some(server) = crate::redis::testing::TestServer::start("cache shared level") else {
+            return;
+        };
+        let config = config::Cache {
+            max_bytes: 1 << 20,
+            max_entry_bytes: 1 << 10,
+            max_request_bytes: 100,
+        };
+        let instance = async || ReplyCache::with_shared(&config, Some(server.open().await));
+        let (one, other) = (instance().await, instance().await);
+        let Lookup::Lead(guard) = one.look_up(key("a"), &POLICY, 0).await else {
+            panic!("first")
+        };
+        let stored = reply("x", 0, Duration::from_secs(60));
+        one.finish(guard, stored.clone()).await;
+        for expected_shared_hits in [1, 1] {
+            let Lookup::Hit(found) = other.look_up(key("a"), &POLICY, 0).await else {
+                panic!("shared")
+            };
+            assert_eq!(found, stored);
+            assert_eq!(
+                other.stats().shared_hits,
+                expected_shared_hits,
+                "then from memory"
+            );
+        }
+        assert_eq!(other.stats().flights, 0);
     }
 }

@@ -305,7 +305,7 @@ impl Default for Redis {
             url: None,
             key_prefix: "ai-gateway".to_owned(),
             connect_timeout_ms: 1_000,
-            command_timeout_ms: 100,
+            command_timeout_ms: 250,
         }
     }
 }

@@ -112,9 +112,10 @@ impl LiveConfig {
                     // File reads may block (a network mount), so they leave the async threads.
                     let _ = tokio::task::spawn_blocking(move || live.reload_if_changed()).await;
                 }
-                changed = stop.wait_for(|stop| *stop) => {
-                    let _ = changed;
-                    return;
+                changed = stop.changed() => {
+                    if changed.is_err() || *stop.borrow() {
+                        return;
+                    }
                 }
             }
         }

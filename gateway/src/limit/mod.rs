@@ -4,13 +4,14 @@
 //! | --- | --- | --- |
 //! | [`flood`] | on arrival, when switched on | does one address send far too much? |
 //! | [`in_flight`] | on arrival | is there room for one more request? |
-//! | [`requests`] | once a request, after a cache miss | is the gateway's window used up? |
+//! | [`requests`], [`shared`] | once a request, after a cache miss | is the gateway's window used up? |
 //!
 //! The first two protect us and may be rough; the third is a promise to the operator and is exact.
 
 pub mod flood;
 pub mod in_flight;
 pub mod requests;
+pub mod shared;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use std::time::Duration;
 pub use flood::Flood;
 pub use in_flight::{Full, InFlight, InFlightPermit};
 pub use requests::{RequestWindows, Taken};
+pub use shared::{Reserved, SharedWindows};
 
 use crate::config::Gateway;
 

@@ -41,6 +41,13 @@ impl RequestWindows {
         })
     }
 
+    /// Counts a request that was let through elsewhere, without asking whether there is room.
+    pub(super) fn note(&self, gateway: &Gateway, now_us: i64) {
+        if let Some(limit) = gateway.rate_limit() {
+            lock(&self.window(gateway)).note(limit, now_us);
+        }
+    }
+
     /// Forgets counters of gateways for which `is_kept` says no, after a reload.
     pub fn retain(&self, is_kept: impl Fn(&str, &str) -> bool) {
         let mut windows = self.windows.write().unwrap_or_else(PoisonError::into_inner);
@@ -147,6 +154,22 @@ impl Window {
                 stamps_us.push_back(now_us);
                 Ok(now_us)
             }
+        }
+    }
+
+    /// A count may pass the limit here (another instance's clock), a list of times may not.
+    fn note(&mut self, limit: RateLimit, now_us: i64) {
+        if self.take(limit, now_us).is_ok() {
+            return;
+        }
+        match &mut self.counter {
+            Some((_, _, Counter::Fixed { count, .. })) => *count += 1,
+            Some((_, _, Counter::Sliding { stamps_us })) => {
+                let newest_us = stamps_us.back().map_or(now_us, |last| now_us.max(*last));
+                stamps_us.pop_front();
+                stamps_us.push_back(newest_us);
+            }
+            None => {}
         }
     }
 
