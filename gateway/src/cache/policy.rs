@@ -163,7 +163,7 @@ mod tests {
         let policy = decide(&gateway, Some(&headers(entry)), &headers(request));
         let seen = policy
             .applies()
-            .then(|| (policy.ttl.as_secs(), policy.custom_key.as_deref()));
+            .then_some((policy.ttl.as_secs(), policy.custom_key.as_deref()));
         assert_eq!(
             seen, expected,
             "gateway {gateway_ttl_s}, entry {entry:?}, request {request:?}"

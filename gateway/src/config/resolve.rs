@@ -190,22 +190,14 @@ impl Check<'_> {
         ] {
             self.at_least_one(key, ms);
         }
-        if server.max_buffered_body_bytes > server.max_body_bytes {
-            self.problem(
-                "server.max_buffered_body_bytes",
-                &format!(
-                    "{} is more than server.max_body_bytes ({})",
-                    server.max_buffered_body_bytes, server.max_body_bytes
-                ),
-            );
-        }
         Server {
             listen: server.listen.clone(),
             threads: (server.threads > 0).then_some(server.threads),
             max_body_bytes: self.bytes("server.max_body_bytes", server.max_body_bytes),
             max_buffered_body_bytes: self.bytes(
                 "server.max_buffered_body_bytes",
-                server.max_buffered_body_bytes,
+                // What is not taken at all is not held either.
+                server.max_buffered_body_bytes.min(server.max_body_bytes),
             ),
             header_read_timeout: Duration::from_millis(server.header_read_timeout_ms),
             body_read_timeout: Duration::from_millis(server.body_read_timeout_ms),

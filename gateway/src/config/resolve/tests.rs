@@ -31,6 +31,12 @@ fn an_empty_file_works() {
 }
 
 #[test]
+fn nothing_larger_than_what_is_taken_is_held() {
+    let config = parse("[server]\nmax_body_bytes = 1000");
+    assert_eq!(config.server.max_buffered_body_bytes, 1000);
+}
+
+#[test]
 fn the_design_example_is_understood() {
     let config = parse(
         r#"
