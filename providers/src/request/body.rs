@@ -1,8 +1,15 @@
 //! The few members of a JSON body that matter, read in one pass without building anything.
+//!
+//! A prompt may be megabytes, so its strings are neither decoded nor copied: the parser skips over each member
+//! and hands back its bytes, in which quotes are counted.
 
+use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use memchr::memchr;
+use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
 
 use super::{cut_name, form};
 
@@ -14,7 +21,7 @@ const MIN_SUSPECT_BYTES: usize = 512;
 pub(super) struct Said {
     pub model: Option<String>,
     pub stream: Option<bool>,
-    /// Bytes of text anywhere in it; base64 left out.
+    /// Bytes of text anywhere in it, escapes as written; base64 left out.
     pub text_bytes: u64,
 }
 
@@ -53,44 +60,35 @@ enum Member {
     Other,
 }
 
+impl<'de> Deserialize<'de> for Member {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Member, D::Error> {
+        struct Key;
+
+        impl Visitor<'_> for Key {
+            type Value = Member;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a key")
+            }
+
+            fn visit_str<E>(self, key: &str) -> Result<Member, E> {
+                Ok(match key {
+                    // `model_id` with voices, `version` at Replicate, `agent_id` at Mistral.
+                    "model" | "model_id" | "version" | "agent_id" => Member::Model,
+                    "models" => Member::Models,
+                    "stream" => Member::Stream,
+                    "image_request" => Member::Nested,
+                    _ => Member::Other,
+                })
+            }
+        }
+
+        deserializer.deserialize_str(Key)
+    }
+}
+
 /// The members of the outermost object.
 struct Members<'s>(&'s mut Said);
-
-/// One value: counts its text, and keeps it when it is what `name` or `flag` wants.
-struct Value<'s> {
-    text_bytes: &'s mut u64,
-    name: Option<&'s mut Option<String>>,
-    flag: Option<&'s mut Option<bool>>,
-}
-
-struct Key;
-
-impl<'de> DeserializeSeed<'de> for Key {
-    type Value = Member;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Member, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for Key {
-    type Value = Member;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
-    }
-
-    fn visit_str<E>(self, key: &str) -> Result<Member, E> {
-        Ok(match key {
-            // `model_id` with voices, `version` at Replicate, `agent_id` at Mistral.
-            "model" | "model_id" | "version" | "agent_id" => Member::Model,
-            "models" => Member::Models,
-            "stream" => Member::Stream,
-            "image_request" => Member::Nested,
-            _ => Member::Other,
-        })
-    }
-}
 
 impl<'de> DeserializeSeed<'de> for Members<'_> {
     type Value = ();
@@ -109,121 +107,82 @@ impl<'de> Visitor<'de> for Members<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let said = self.0;
-        let mut list = None;
-        while let Some(member) = map.next_key_seed(Key)? {
-            let text_bytes = &mut said.text_bytes;
+        let mut first_of_list = None;
+        while let Some(member) = map.next_key::<Member>()? {
+            if let Member::Nested = member {
+                map.next_value_seed(Members(said))?;
+                continue;
+            }
+            let value = map.next_value::<&RawValue>()?.get();
             match member {
-                Member::Model => map.next_value_seed(Value {
-                    text_bytes,
-                    name: Some(&mut said.model),
-                    flag: None,
-                })?,
-                Member::Models => map.next_value_seed(Value {
-                    text_bytes,
-                    name: Some(&mut list),
-                    flag: None,
-                })?,
-                Member::Stream => map.next_value_seed(Value {
-                    text_bytes,
-                    name: None,
-                    flag: Some(&mut said.stream),
-                })?,
-                Member::Nested => map.next_value_seed(Members(said))?,
-                Member::Other => map.next_value_seed(Value {
-                    text_bytes,
-                    name: None,
-                    flag: None,
-                })?,
-            }
-            if said.model.is_none() {
-                said.model = list.take();
+                Member::Model => said.model = text(value).or_else(|| said.model.take()),
+                Member::Models => first_of_list = first_text(value),
+                Member::Stream => said.stream = serde_json::from_str(value).ok().or(said.stream),
+                Member::Nested | Member::Other => {
+                    said.text_bytes += text_bytes_of(value.as_bytes())
+                }
             }
         }
+        if said.model.is_none() {
+            said.model = first_of_list;
+        }
         Ok(())
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Value<'_> {
-    type Value = ();
+fn text(value: &str) -> Option<String> {
+    cut_name(&serde_json::from_str::<Cow<'_, str>>(value).ok()?)
+}
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
+fn first_text(value: &str) -> Option<String> {
+    let items: Vec<&RawValue> = serde_json::from_str(value).ok()?;
+    text(items.first()?.get())
+}
+
+/// The bytes of all strings in a JSON value that are not keys. The value was already found well formed.
+fn text_bytes_of(json: &[u8]) -> u64 {
+    let mut sum = 0;
+    let mut rest = json;
+    while let Some(quote) = memchr(b'"', rest) {
+        rest = &rest[quote + 1..];
+        let Some(length) = string_length(rest) else {
+            break;
+        };
+        let string = &rest[..length];
+        rest = &rest[length + 1..];
+        let is_key = rest.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b':');
+        if !is_key && !looks_like_a_file(string) {
+            sum += string.len() as u64;
+        }
+    }
+    sum
+}
+
+/// How far the closing quote is: the first one with an even number of backslashes before it. Looking for quotes
+/// alone is what makes this cheap; prose has many more escaped line ends than quotes.
+fn string_length(bytes: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        at += memchr(b'"', bytes.get(at..)?)?;
+        let backslashes = bytes[..at]
+            .iter()
+            .rev()
+            .take_while(|byte| **byte == b'\\')
+            .count();
+        if backslashes % 2 == 0 {
+            return Some(at);
+        }
+        at += 1;
     }
 }
 
-impl<'de> Visitor<'de> for Value<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any value")
+/// Whether a string is an encoded file rather than text.
+fn looks_like_a_file(string: &[u8]) -> bool {
+    if string.len() < MIN_SUSPECT_BYTES {
+        return false;
     }
-
-    fn visit_str<E>(self, text: &str) -> Result<(), E> {
-        match self.name {
-            Some(name) => *name = cut_name(text),
-            None => *self.text_bytes += text_bytes(text),
-        }
-        Ok(())
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<(), E> {
-        if let Some(flag) = self.flag {
-            *flag = Some(value);
-        }
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
-        let Value {
-            text_bytes,
-            mut name,
-            ..
-        } = self;
-        // A wanted name is the first item; the others are read as plain values.
-        while let Some(()) = items.next_element_seed(Value {
-            text_bytes: &mut *text_bytes,
-            name: name.take(),
-            flag: None,
-        })? {}
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while map.next_key::<IgnoredAny>()?.is_some() {
-            map.next_value_seed(Value {
-                text_bytes: &mut *self.text_bytes,
-                name: None,
-                flag: None,
-            })?;
-        }
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-}
-
-/// The string's length, or 0 when it is a file rather than text.
-fn text_bytes(text: &str) -> u64 {
-    if text.len() < MIN_SUSPECT_BYTES {
-        return text.len() as u64;
-    }
-    let is_base64_byte =
-        |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'-' | b'_' | b'=');
-    let head = &text.as_bytes()[..MIN_SUSPECT_BYTES / 2];
-    let is_file = text.starts_with("data:") || head.iter().all(is_base64_byte);
-    if is_file { 0 } else { text.len() as u64 }
+    // Some writers escape the slashes.
+    let is_base64 =
+        |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'-' | b'_' | b'=' | b'\\');
+    string.starts_with(b"data:") || string[..MIN_SUSPECT_BYTES / 2].iter().all(is_base64)
 }

@@ -246,6 +246,7 @@ fn text_is_estimated_and_files_are_not_text() {
         estimate(r#"{"model":"a","messages":[{"role":"user","content":"12345678"}]}"#),
         3
     );
+    assert_eq!(estimate(r#"{"input":"a\"b\\","x\"":"12"}"#), 2);
     let prose = "all work and no play ".repeat(100);
     let spoken = format!(r#"{{"input":["{prose}"]}}"#);
     assert_eq!(estimate(&spoken), 525);
