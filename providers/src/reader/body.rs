@@ -10,7 +10,6 @@ use crate::{Dialect, Failure, sse};
 use super::Framing;
 use super::lenient::Raw;
 use super::notes::{Notes, Stage};
-use super::scan::Scan;
 use super::shape::Shape;
 
 /// JSON body bytes kept for the end. A longer body is passed on without being understood.
@@ -253,7 +252,8 @@ impl Body {
     }
 }
 
-/// Tells a document that is an answer from one that is an error, before it is all there.
+/// Tells a document that is an answer from one that is an error, before it is all there. What it finds is for
+/// progress only; the reading waits for the whole document.
 fn look_early(body: &[u8], notes: &mut Notes) {
     #[derive(Default, Deserialize)]
     #[serde(default)]
@@ -261,14 +261,11 @@ fn look_early(body: &[u8], notes: &mut Notes) {
         #[serde(borrow)]
         error: Raw<'a>,
     }
-    if body.first() != Some(&b'{') || body.len() > MAX_EARLY_BYTES {
-        notes.stage_content();
-        return;
-    }
-    let Some(first) = Scan::new(body).next() else {
-        return;
-    };
-    if first.key != b"error" {
+    const ERROR: &[u8] = b"\"error\"";
+    let inside = body.strip_prefix(b"{").map(<[u8]>::trim_ascii_start);
+    let may_be_error =
+        inside.is_some_and(|inside| inside.starts_with(ERROR) || ERROR.starts_with(inside));
+    if !may_be_error || body.len() > MAX_EARLY_BYTES {
         notes.stage_content();
         return;
     }
@@ -276,7 +273,7 @@ fn look_early(body: &[u8], notes: &mut Notes) {
         && let Ok(outcome) = serde_json::from_slice::<Outcome<'_>>(body)
     {
         if outcome.error.is_truthy() {
-            notes.fail_by(body);
+            notes.stage_early_error(body);
         } else {
             notes.stage_content();
         }

@@ -183,11 +183,11 @@ impl ReplyReader {
             Stage::NothingYet => Progress::NothingYet,
             Stage::StartOnly => Progress::StartOnly,
             Stage::Content => Progress::Content,
-            Stage::Error => self
-                .notes
-                .failure
-                .clone()
-                .map_or(Progress::Content, Progress::Error),
+            Stage::Error => {
+                let failure = self.notes.failure.as_ref();
+                let failure = failure.or(self.notes.early_failure.as_ref());
+                failure.cloned().map_or(Progress::Content, Progress::Error)
+            }
         }
     }
 

@@ -29,6 +29,8 @@ pub(super) struct Notes {
     pub response_id: Option<String>,
     pub finish: Option<String>,
     pub failure: Option<Failure>,
+    /// A failure seen before the document that tells it was over.
+    pub early_failure: Option<Failure>,
     pub stage: Stage,
     pub malformed_events: u64,
     pub events: u64,
@@ -49,6 +51,7 @@ impl Notes {
             response_id: None,
             finish: None,
             failure: None,
+            early_failure: None,
             stage: Stage::NothingYet,
             malformed_events: 0,
             events: 0,
@@ -118,6 +121,12 @@ impl Notes {
         if self.stage != Stage::Error {
             self.stage = Stage::Content;
         }
+    }
+
+    /// A document that is an error as far as it has come.
+    pub fn stage_early_error(&mut self, body: &[u8]) {
+        self.stage = Stage::Error;
+        self.early_failure = Some(Failure::from_error_json(self.dialect, 200, body));
     }
 
     /// Text that went out to the caller, in decoded bytes. No text is no content.
