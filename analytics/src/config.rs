@@ -3,10 +3,10 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Bounds, retention and the choice of store.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Folder of `logs.sqlite`, `spool/` and `dead_letters.jsonl`. Default `./data`.
@@ -48,7 +48,7 @@ impl Default for Config {
 }
 
 /// A ClickHouse server, spoken to over HTTP.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClickHouseConfig {
     /// Address of the HTTP interface, without credentials. Default `http://127.0.0.1:8123`.
@@ -57,7 +57,7 @@ pub struct ClickHouseConfig {
     pub database: String,
     /// User; empty means the server's default user. Default empty.
     pub user: String,
-    /// Given by the program, never read from the written configuration.
+    /// Given by the program; neither read from the written configuration nor printed with it.
     #[serde(skip)]
     pub password: Option<Password>,
     /// How long one insert may take before it is tried again. Default 30,000 ms.
@@ -122,5 +122,6 @@ mod tests {
             ..ClickHouseConfig::default()
         };
         assert!(!format!("{config:?}").contains("hunter2"));
+        assert!(!serde_json::to_string(&config).unwrap().contains("hunter2"));
     }
 }

@@ -1,44 +1,23 @@
-//! One suite of questions, asked of each store; and both stores compared field by field.
+//! One suite of questions, asked of each store.
 
 mod support;
 
 use analytics::{Error, Filter, FilterKey, LogQuery, Operator, OrderBy};
-use support::{Opened, all_attempts, clickhouse, clickhouse_url, open_fresh, query, record};
-
-const RECORDS: u64 = 30;
-
-/// Opens the named store with the suite's records in it.
-async fn filled(server: Option<String>) -> Opened {
-    let opened = open_fresh(|config| {
-        config.clickhouse = server.as_deref().map(clickhouse);
-        // The suite's records are made with fixed times, which would be past their retention.
-        config.retention_days = 0;
-        config.body_retention_days = 0;
-    })
-    .await;
-    for number in 0..RECORDS {
-        opened
-            .recorder
-            .record(&record(number))
-            .expect("the record is kept");
-    }
-    opened.settled().await;
-    opened
-}
+use support::{Opened, RECORDS, all_attempts, query, record};
 
 macro_rules! suite {
     ($($test:ident)*) => {
         mod sqlite {
             $(#[tokio::test]
             async fn $test() {
-                super::$test(super::filled(None).await).await;
+                super::$test(super::support::filled(None).await).await;
             })*
         }
         mod clickhouse_server {
             $(#[tokio::test]
             async fn $test() {
-                if let Some(url) = super::clickhouse_url(stringify!($test)) {
-                    super::$test(super::filled(Some(url)).await).await;
+                if let Some(url) = super::support::clickhouse_url(stringify!($test)) {
+                    super::$test(super::support::filled(Some(url)).await).await;
                 }
             })*
         }
@@ -493,38 +472,4 @@ async fn hostile_text_is_only_text(opened: Opened) {
             "{evil}"
         );
     }
-}
-
-#[tokio::test]
-async fn clickhouse_rows_equal_sqlite_rows_field_by_field() {
-    let Some(url) = clickhouse_url("clickhouse_rows_equal_sqlite_rows_field_by_field") else {
-        return;
-    };
-    let (sqlite, clickhouse) = (filled(None).await, filled(Some(url)).await);
-    let (one, other) = (
-        all_attempts(&sqlite.store).await,
-        all_attempts(&clickhouse.store).await,
-    );
-    assert_eq!(one.len(), other.len());
-    for (one, other) in one.iter().zip(&other) {
-        for (column, (one, other)) in analytics::AttemptRow::TABLE
-            .columns
-            .iter()
-            .zip(one.cells().iter().zip(other.cells()))
-        {
-            assert_eq!(one, &other, "column {}", column.name);
-        }
-        let (one_body, other_body) = (
-            sqlite.store.body("acct", "gw", &one.id).await.unwrap(),
-            clickhouse.store.body("acct", "gw", &one.id).await.unwrap(),
-        );
-        assert_eq!(one_body, other_body);
-    }
-    let one = sqlite.store.requests("acct", "gw", 1_000).await.unwrap();
-    let other = clickhouse
-        .store
-        .requests("acct", "gw", 1_000)
-        .await
-        .unwrap();
-    assert_eq!(one, other);
 }

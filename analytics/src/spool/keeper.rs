@@ -3,7 +3,7 @@
 //! append must not do.
 
 use std::collections::HashMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -96,6 +96,12 @@ fn sync(spool: &Spool, synced: &mut HashMap<u64, Synced>) {
             .collect()
     };
     synced.retain(|number, _| own.iter().any(|segment| segment.number == *number));
+    if own
+        .iter()
+        .any(|segment| !synced.contains_key(&segment.number))
+    {
+        report(File::open(&spool.folder.path).and_then(|folder| folder.sync_all()));
+    }
     for segment in own {
         let synced = synced.entry(segment.number).or_default();
         let end = segment.end();

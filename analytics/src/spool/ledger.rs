@@ -146,7 +146,7 @@ fn apply(progress: &mut HashMap<u64, Progress>, entry: &[u8]) -> bool {
         return false;
     }
     let (segment, start, end) = (long(8), long(16), long(24));
-    let progress = progress.entry(segment).or_insert_with(Progress::default);
+    let progress = progress.entry(segment).or_default();
     match word(0) {
         BEGUN => progress.begun = Some((start, end)),
         DONE => {

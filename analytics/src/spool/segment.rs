@@ -67,14 +67,11 @@ pub(crate) struct Cut {
 
 impl Segment {
     /// Makes an empty segment with all its blocks allocated, so that a full disk is an error here
-    /// and not a fault in the middle of a copy.
+    /// and not a fault in the middle of a copy. The folder's entry for it is not synced here.
     pub fn create(folder: &Arc<Folder>, number: u64, capacity: u64) -> io::Result<Segment> {
         let path = folder.path.join(format!("{number:08}.seg"));
-        let made = Self::create_file(&path, number, capacity).and_then(|file| {
-            let map = MmapRaw::map_raw(&file)?;
-            File::open(&folder.path)?.sync_all()?;
-            Ok(map)
-        });
+        let made =
+            Self::create_file(&path, number, capacity).and_then(|file| MmapRaw::map_raw(&file));
         match made {
             Ok(map) => Ok(Segment {
                 path,

@@ -1,4 +1,6 @@
-//! The spool against a simple model, and against what a crash leaves behind.
+//! The spool against a simple model, crashes included. Damaged files are in `damage.rs`.
+
+mod damage;
 
 use std::collections::VecDeque;
 use std::fs;
@@ -183,7 +185,7 @@ fn records_come_out_in_order_and_once() {
 
 #[test]
 fn random_operations_and_crashes_agree_with_a_queue() {
-    for seed in 1..=25 {
+    for seed in 1..=15 {
         println!("seed {seed}");
         let mut random = Random(seed * 0x9e37_79b9);
         let mut root = TempDir::new().unwrap();
@@ -191,7 +193,7 @@ fn random_operations_and_crashes_agree_with_a_queue() {
         let mut store = Delivered::default();
         let mut waiting: VecDeque<u64> = VecDeque::new();
         let mut next = 0;
-        for _ in 0..300 {
+        for _ in 0..400 {
             match random.below(100) {
                 0..70 => {
                     opened
@@ -210,7 +212,7 @@ fn random_operations_and_crashes_agree_with_a_queue() {
                     }
                 }
                 // Dies before the block is begun, before it is sent, or before it is acked.
-                85..97 => {
+                85..89 => {
                     let stage = random.below(4);
                     if stage > 0
                         && let Some(block) = opened.spool.take(BLOCK)
@@ -355,99 +357,6 @@ fn a_record_larger_than_a_segment_gets_one_of_its_own() {
 }
 
 #[test]
-fn a_truncated_or_damaged_segment_loses_only_what_is_damaged() {
-    let root = TempDir::new().unwrap();
-    let opened = open(root.path());
-    (0..10).for_each(|number| opened.append(number));
-    let end = opened.spool.lock().current().segment.end();
-
-    // Every length the file may have been cut to: what is whole before the cut comes back.
-    for cut in (0..=end).step_by(97) {
-        let copy = copy_folder(root.path());
-        let file = &segment_files(copy.path())[0];
-        fs::OpenOptions::new()
-            .write(true)
-            .open(file)
-            .unwrap()
-            .set_len(cut as u64)
-            .unwrap();
-        let after = open(copy.path());
-        let mut store = Delivered::default();
-        after.deliver_all(&mut store);
-        let whole = store.numbers.len() as u64;
-        assert_eq!(
-            store.numbers,
-            (0..whole).collect::<Vec<u64>>(),
-            "cut at {cut}"
-        );
-        assert!(whole < 10 || cut >= end - 16, "cut at {cut}");
-    }
-
-    // A flipped bit in a payload: that record is counted as corrupt, the others come.
-    let copy = copy_folder(root.path());
-    let file = &segment_files(copy.path())[0];
-    let mut bytes = fs::read(file).unwrap();
-    bytes[segment::HEADER_BYTES + 16 + 20] ^= 1;
-    fs::write(file, bytes).unwrap();
-    let after = open(copy.path());
-    let block = after.spool.take(BLOCK).unwrap();
-    assert_eq!(after.spool.read(&block).len() as u64, block.records - 1);
-    assert_eq!(after.counters.corrupt_records.load(Ordering::Relaxed), 1);
-}
-
-#[test]
-fn random_damage_never_panics() {
-    let root = TempDir::new().unwrap();
-    let opened = open(root.path());
-    (0..10).for_each(|number| opened.append(number));
-    let whole = fs::read(&segment_files(root.path())[0]).unwrap();
-    let used = opened.spool.lock().current().segment.end() as u64;
-    for seed in 1..=150 {
-        println!("seed {seed}");
-        let mut random = Random(seed * 0x9e37_79b9);
-        let copy = TempDir::new().unwrap();
-        let folder = copy.path().join("01ORPHAN");
-        fs::create_dir(&folder).unwrap();
-        let mut bytes = whole.clone();
-        for _ in 0..1 + random.below(8) {
-            bytes[random.below(used) as usize] = random.below(256) as u8;
-        }
-        fs::write(folder.join("00000001.seg"), &bytes).unwrap();
-        let noise: Vec<u8> = (0..random.below(200))
-            .map(|_| random.below(256) as u8)
-            .collect();
-        fs::write(folder.join("ledger"), noise).unwrap();
-        let after = open(copy.path());
-        while let Some(block) = after.spool.take(BLOCK) {
-            after.spool.begin(&block).unwrap();
-            assert!(after.spool.read(&block).len() as u64 <= block.records);
-            after.spool.ack(&block);
-        }
-    }
-}
-
-#[test]
-fn a_frame_that_was_never_filled_is_skipped() {
-    let root = TempDir::new().unwrap();
-    let opened = open(root.path());
-    opened.append(0);
-    opened.spool.reserve(100, 50).unwrap(); // the process dies before the copy
-    opened.append(1);
-    // Alive, the frames behind it wait for it.
-    let block = opened.spool.take(BLOCK).unwrap();
-    assert_eq!(opened.numbers(&block), [0]);
-    opened.spool.ack(&block);
-    assert!(opened.spool.take(BLOCK).is_none());
-
-    let copy = copy_folder(root.path());
-    let after = open(copy.path());
-    let mut store = Delivered::default();
-    after.deliver_all(&mut store);
-    assert_eq!(store.numbers, [1]);
-    assert_eq!(after.counters.torn_frames.load(Ordering::Relaxed), 1);
-}
-
-#[test]
 fn a_living_process_is_left_alone_and_a_dead_one_adopted_once() {
     let root = TempDir::new().unwrap();
     let living = open(root.path());
@@ -496,18 +405,4 @@ fn folders_and_files_are_for_their_owner_only() {
             assert_eq!(mode(&file.path()), 0o600, "{:?}", file.path());
         }
     }
-}
-
-#[test]
-fn segments_this_version_cannot_read_are_kept_aside() {
-    let root = TempDir::new().unwrap();
-    let folder = root.path().join("01NEWER");
-    fs::create_dir(&folder).unwrap();
-    let mut segment = vec![0; 4_096];
-    segment[..8].copy_from_slice(b"aigspool");
-    segment[8] = 99;
-    fs::write(folder.join("00000001.seg"), segment).unwrap();
-    let opened = open(root.path());
-    assert!(opened.spool.take(BLOCK).is_none());
-    assert!(folder.join("00000001.unreadable").exists());
 }

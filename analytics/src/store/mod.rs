@@ -4,6 +4,7 @@
 //! `Store` answers; `Sink` is the writer thread's side. Bodies are kept in a table of their own.
 
 mod clickhouse;
+mod parts;
 mod sqlite;
 #[cfg(test)]
 mod tests;
@@ -25,20 +26,23 @@ pub struct Store {
 
 enum Kind {
     Sqlite(sqlite::Reader),
-    ClickHouse(clickhouse::Reader),
+    ClickHouse(Box<clickhouse::Reader>),
 }
 
 /// The writer's side of a store.
 pub(crate) enum Sink {
     Sqlite(sqlite::Writer),
-    ClickHouse(clickhouse::Writer),
+    ClickHouse(Box<clickhouse::Writer>),
 }
 
 pub(crate) fn open(config: &Config) -> Result<(Store, Sink), Error> {
     let (kind, sink) = match &config.clickhouse {
         Some(server) => {
             let (reader, writer) = clickhouse::open(server, config)?;
-            (Kind::ClickHouse(reader), Sink::ClickHouse(writer))
+            (
+                Kind::ClickHouse(Box::new(reader)),
+                Sink::ClickHouse(Box::new(writer)),
+            )
         }
         None => {
             let (reader, writer) = sqlite::open(config)?;

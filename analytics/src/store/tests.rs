@@ -259,6 +259,34 @@ async fn clickhouse_retention_follows_the_configuration() {
 }
 
 #[tokio::test]
+async fn clickhouse_tables_that_went_away_are_made_again() {
+    let Some(mut opened) = Opened::clickhouse("clickhouse_tables_that_went_away_are_made_again")
+    else {
+        return;
+    };
+    let server = opened.config.clickhouse.clone().unwrap();
+    let client = ::clickhouse::Client::default().with_url(&server.url);
+    opened
+        .sink
+        .insert("block-1", &[record(1, now_us())])
+        .await
+        .unwrap();
+    client
+        .query(&format!("DROP DATABASE {}", server.database))
+        .execute()
+        .await
+        .unwrap();
+    let records = [record(2, now_us())];
+    // The first try finds out, the second makes the tables.
+    assert!(matches!(
+        opened.sink.insert("block-2", &records).await,
+        Err(Error::Unavailable(_))
+    ));
+    opened.sink.insert("block-2", &records).await.unwrap();
+    assert_eq!(opened.counts().await, (1, 1));
+}
+
+#[tokio::test]
 async fn a_question_has_a_time_limit_of_its_own() {
     // A server that accepts and never answers.
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -249,6 +249,28 @@ fn attempt(
     }
 }
 
+/// Records in a store that `filled` opened.
+pub const RECORDS: u64 = 30;
+
+/// Opens the named store with `record(0..RECORDS)` in it.
+pub async fn filled(server: Option<String>) -> Opened {
+    let opened = open_fresh(|config| {
+        config.clickhouse = server.as_deref().map(clickhouse);
+        // The records are made with fixed times, which would be past their retention.
+        config.retention_days = 0;
+        config.body_retention_days = 0;
+    })
+    .await;
+    for number in 0..RECORDS {
+        opened
+            .recorder
+            .record(&record(number))
+            .expect("the record is kept");
+    }
+    opened.settled().await;
+    opened
+}
+
 /// Every attempt row of the gateway `acct`/`gw`, oldest first.
 pub async fn all_attempts(store: &Store) -> Vec<AttemptRow> {
     let mut rows = Vec::new();

@@ -25,6 +25,11 @@ pub(super) fn is_about_content(error: &ClientError) -> bool {
     }
 }
 
+/// UNKNOWN_TABLE, UNKNOWN_DATABASE.
+pub(super) fn is_about_missing_tables(error: &ClientError) -> bool {
+    matches!(error, ClientError::BadResponse(text) if matches!(code(text), Some(60 | 81)))
+}
+
 /// The server's exception code, `Code: 241. DB::Exception: …`.
 fn code(text: &str) -> Option<u32> {
     let digits = text.split("Code: ").nth(1)?;

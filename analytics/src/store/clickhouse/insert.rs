@@ -5,12 +5,13 @@ use clickhouse::{Client, Row, RowWrite};
 use serde::Serialize;
 use tokio::time::timeout;
 
-use super::failure::{describe, failed, is_about_content};
+use super::failure::{describe, is_about_content};
 use super::{Blob, Writer};
 use crate::dead_letter::Refused;
 use crate::error::Error;
 use crate::record::{AttemptRow, LogRecord, RequestRow};
 use crate::schema::BODIES;
+use crate::store::parts::Parts;
 
 /// A row of the `bodies` table.
 #[derive(Row, Serialize)]
@@ -91,37 +92,22 @@ impl Writer {
         rows: &[(usize, &R::Value<'_>)],
         refused: &mut Vec<Refused>,
     ) -> Result<(), Error> {
-        // Parts still to insert, the next one last.
-        let mut parts = vec![0..rows.len()];
-        while let Some(part) = parts.pop() {
-            if part.is_empty() {
-                continue;
-            }
-            let is_whole = part.len() == rows.len();
-            let token = if is_whole {
-                block.to_string()
-            } else {
-                format!("{block}/{}-{}", part.start, part.end)
-            };
-            let insert = insert_part::<R>(client, table, &token, &rows[part.clone()]);
+        let mut parts = Parts::of(block, rows.len());
+        while let Some(part) = parts.next() {
+            let insert = insert_part::<R>(client, table, &part.id, &rows[part.range.clone()]);
             match timeout(self.time_limit, insert)
                 .await
                 .map_err(|_| self.too_slow())?
             {
                 Ok(()) => {}
-                Err(error) if !is_about_content(&error) => return Err(failed(error)),
-                Err(error) if part.len() == 1 => {
+                Err(error) if !is_about_content(&error) => return Err(self.server.failed(error)),
+                Err(_) if parts.halve(&part) => {}
+                Err(error) => {
+                    let index = rows[part.range.start].0;
                     refused.push(Refused {
-                        index: rows[part.start].0,
+                        index,
                         error: describe(&error),
                     });
-                }
-                Err(_) => {
-                    // Halve until the bad row stands alone; after a crash the same halves come again
-                    // under the same tokens.
-                    let middle = part.start + part.len() / 2;
-                    parts.push(middle..part.end);
-                    parts.push(part.start..middle);
                 }
             }
         }
@@ -149,7 +135,9 @@ async fn insert_part<R: RowWrite>(
         .with_setting("insert_deduplication_token", token)
         // Buffered inserts are answered before they are in, and without regard to the token.
         .with_setting("async_insert", "0")
-        .with_setting("wait_end_of_query", "1");
+        .with_setting("wait_end_of_query", "1")
+        // A block may hold rows of many days after a long outage.
+        .with_setting("max_partitions_per_insert_block", "0");
     for (_, row) in rows {
         insert.write(row).await?;
     }

@@ -7,11 +7,12 @@ mod migrate;
 mod query;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clickhouse::Client;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use tokio::sync::OnceCell;
+use tokio::sync::Mutex;
 
 use crate::config::{ClickHouseConfig, Config};
 use crate::error::Error;
@@ -22,7 +23,14 @@ struct Server {
     database: String,
     retention_days: u32,
     body_retention_days: u32,
-    is_ready: Arc<OnceCell<()>>,
+    tables: Arc<Tables>,
+}
+
+/// Whether the tables are known to be there, shared by both sides.
+#[derive(Default)]
+struct Tables {
+    are_ready: AtomicBool,
+    migrating: Mutex<()>,
 }
 
 pub(crate) struct Reader {
@@ -37,14 +45,14 @@ pub(crate) struct Writer {
 
 pub(super) fn open(config: &ClickHouseConfig, all: &Config) -> Result<(Reader, Writer), Error> {
     check_url(&config.url)?;
-    let is_ready = Arc::new(OnceCell::new());
+    let tables = Arc::new(Tables::default());
     // One client each: a client's connections live on the runtime that made them.
     let server = || Server {
         client: client(config),
         database: config.database.clone(),
         retention_days: all.retention_days,
         body_retention_days: all.body_retention_days,
-        is_ready: is_ready.clone(),
+        tables: tables.clone(),
     };
     let reader = Reader {
         server: server(),
@@ -95,10 +103,23 @@ fn check_url(url: &str) -> Result<(), Error> {
 impl Server {
     /// A client for our database, once its tables are there.
     async fn ready(&self) -> Result<Client, Error> {
-        self.is_ready
-            .get_or_try_init(|| migrate::migrate(self))
-            .await?;
+        if !self.tables.are_ready.load(Ordering::Acquire) {
+            let _one_at_a_time = self.tables.migrating.lock().await;
+            if !self.tables.are_ready.load(Ordering::Acquire) {
+                migrate::migrate(self).await?;
+                self.tables.are_ready.store(true, Ordering::Release);
+            }
+        }
         Ok(self.client.clone().with_database(&self.database))
+    }
+
+    /// An error of a call, as ours. Tables that have gone (a server set up anew while we run) are
+    /// made again at the next call.
+    fn failed(&self, error: clickhouse::error::Error) -> Error {
+        if failure::is_about_missing_tables(&error) {
+            self.tables.are_ready.store(false, Ordering::Release);
+        }
+        failure::failed(error)
     }
 }
 

@@ -8,7 +8,6 @@ use clickhouse::{Client, Row};
 use serde::Deserialize;
 use tokio::time::timeout;
 
-use super::failure::failed;
 use super::{Blob, Reader};
 use crate::error::Error;
 use crate::query::sql::{self, Dialect, Param};
@@ -131,7 +130,7 @@ impl Reader {
             let seconds = self.time_limit.max(Duration::from_secs(1)).as_secs();
             question(client.with_setting("max_execution_time", seconds.to_string()))
                 .await
-                .map_err(failed)
+                .map_err(|error| self.server.failed(error))
         });
         let too_slow = || {
             Error::Unavailable(format!(

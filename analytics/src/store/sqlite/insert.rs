@@ -9,34 +9,22 @@ use crate::dead_letter::Refused;
 use crate::error::Error;
 use crate::record::{AttemptRow, LogRecord, RequestRow};
 use crate::schema::{BODIES, Table};
+use crate::store::parts::Parts;
 
 impl Writer {
     pub fn insert(&mut self, block: &str, records: &[LogRecord]) -> Result<Vec<Refused>, Error> {
         let mut refused = Vec::new();
-        // Parts still to insert, the next one last.
-        let mut parts = vec![0..records.len()];
-        while let Some(part) = parts.pop() {
-            let is_whole = part.len() == records.len();
-            let id = if is_whole {
-                block.to_string()
-            } else {
-                format!("{block}/{}-{}", part.start, part.end)
-            };
-            match insert_part(&mut self.connection, &id, &records[part.clone()]) {
+        let mut parts = Parts::of(block, records.len());
+        while let Some(part) = parts.next() {
+            match insert_part(&mut self.connection, &part.id, &records[part.range.clone()]) {
                 Ok(()) => {}
                 Err(error) if !is_about_content(&error) => return Err(failed(error)),
-                Err(error) if part.len() == 1 => {
+                Err(_) if parts.halve(&part) => {}
+                Err(error) => {
                     refused.push(Refused {
-                        index: part.start,
+                        index: part.range.start,
                         error: error.to_string(),
                     });
-                }
-                Err(_) => {
-                    // Halve until the bad record stands alone. After a crash the same halves come
-                    // again under the same ids.
-                    let middle = part.start + part.len() / 2;
-                    parts.push(middle..part.end);
-                    parts.push(part.start..middle);
                 }
             }
         }
