@@ -12,6 +12,7 @@ mod print;
 pub mod reload;
 mod resolve;
 pub mod secret;
+mod written;
 
 use std::collections::HashMap;
 use std::net::IpAddr;

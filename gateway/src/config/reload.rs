@@ -180,6 +180,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ),
         ("cache", old.cache == new.cache),
         ("flood", old.flood == new.flood),
+        ("catalog", old.catalog_overrides == new.catalog_overrides),
         ("redis", old.redis == new.redis),
         ("engine", old.engine == new.engine),
     ];

@@ -1,0 +1,261 @@
+//! `App`: what all requests share, built once at start; and the life of the process around it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use analytics::{LogRecord, Recorder, Store, WriterHandle};
+use anyhow::{Context, bail};
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use providers::Catalog;
+use tokio::sync::watch;
+
+use crate::auth::LiveTokens;
+use crate::backend::Reply;
+use crate::backend::http_client::HttpClient;
+use crate::cache::ReplyCache;
+use crate::config::{Config, LiveConfig, Records};
+use crate::door::listen::{self, Listeners};
+use crate::door::shutdown::Drain;
+use crate::limit::{Flood, InFlight, RequestWindows};
+use crate::state::State;
+use crate::tee::capture::Budget;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::rooms;
+
+/// How long the old process keeps accepting after it handed its listeners over.
+const HAND_OVER_OVERLAP: Duration = Duration::from_secs(1);
+/// Longest wait for the record writer at the end.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(10);
+
+pub struct App {
+    pub live: Arc<LiveConfig>,
+    pub tokens: Arc<LiveTokens>,
+    pub http: HttpClient,
+    pub cache: ReplyCache,
+    pub limits: Limits,
+    pub catalog: ArcSwap<Catalog>,
+    pub recorder: Recorder,
+    pub store: Store,
+    pub metrics: Metrics,
+    pub drain: Arc<Drain>,
+    pub capture_budget: Arc<Budget>,
+    draining: AtomicBool,
+    #[cfg(feature = "local")]
+    engine: Option<local_inference::EngineHandle>,
+}
+
+/// The guards of `limit`, each with its own bound.
+pub struct Limits {
+    pub flood: Option<Flood>,
+    pub in_flight: InFlight,
+    pub windows: RequestWindows,
+}
+
+impl Limits {
+    fn new(config: &Config) -> Limits {
+        Limits {
+            flood: config.flood.as_ref().map(Flood::new),
+            in_flight: InFlight::new(config.server.max_in_flight),
+            windows: RequestWindows::default(),
+        }
+    }
+}
+
+impl App {
+    /// Builds everything that can fail before a listener is bound.
+    pub async fn open(live: LiveConfig) -> anyhow::Result<(Arc<App>, WriterHandle)> {
+        let config = live.load();
+        let state = Arc::new(State::open(&config.data.dir).context("opening the state file")?);
+        let tokens = Arc::new(LiveTokens::open(state).context("reading the tokens")?);
+        if !config.server.is_loopback() && tokens.load().is_empty() {
+            bail!(
+                "server.listen = `{}` can be reached from other machines, and no token exists. Make one first: \
+                 ai-gateway token create --label admin",
+                config.server.listen
+            );
+        }
+        let catalog = catalog(&config)?;
+        let (recorder, store, writer) = analytics::open(&config.analytics)
+            .await
+            .context("opening the log store")?;
+        let app = App {
+            tokens,
+            http: HttpClient::new(),
+            cache: ReplyCache::new(&config.cache),
+            limits: Limits::new(&config),
+            catalog: ArcSwap::from_pointee(catalog),
+            recorder,
+            store,
+            metrics: Metrics::new(),
+            drain: Arc::new(Drain::default()),
+            capture_budget: Budget::new(config.records.body_memory_bytes),
+            draining: AtomicBool::new(false),
+            #[cfg(feature = "local")]
+            engine: config.engine.as_ref().map(crate::backend::local::start),
+            live: Arc::new(live),
+        };
+        Ok((Arc::new(app), writer))
+    }
+
+    pub fn config_records(&self) -> Records {
+        self.live.load().records.clone()
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Appends a record to the spool. A record that finds no room is counted and told, and never
+    /// fails its request.
+    pub fn record(&self, record: &LogRecord) {
+        if let Err(lost) = self.recorder.record(record) {
+            self.metrics.records_lost.inc();
+            tracing::error!(event_id = record.request.event_id, %lost, "a record was lost");
+        }
+    }
+
+    pub fn render_metrics(&self) -> String {
+        self.metrics.in_flight.set(self.drain.in_flight() as i64);
+        let mut text = self.metrics.render();
+        rooms::records(&mut text, &self.recorder.stats());
+        rooms::cache(&mut text, &self.cache.stats());
+        #[cfg(feature = "local")]
+        if let Some(engine) = &self.engine {
+            rooms::engine(&mut text, &engine.stats());
+        }
+        text
+    }
+
+    #[cfg(feature = "local")]
+    pub fn has_engine(&self) -> bool {
+        self.engine.is_some()
+    }
+
+    #[cfg(feature = "local")]
+    pub async fn engine_reply(&self, endpoint: &str, is_rest: bool, body: &Bytes) -> Reply {
+        crate::backend::local::reply(self.engine.as_ref(), endpoint, is_rest, body).await
+    }
+
+    #[cfg(not(feature = "local"))]
+    pub fn has_engine(&self) -> bool {
+        false
+    }
+
+    #[cfg(not(feature = "local"))]
+    pub async fn engine_reply(&self, _endpoint: &str, _is_rest: bool, _body: &Bytes) -> Reply {
+        unreachable!("planning refuses local targets when no engine is built in")
+    }
+
+    fn stop_engine(&self) {
+        #[cfg(feature = "local")]
+        if let Some(engine) = &self.engine {
+            engine.stop();
+        }
+    }
+}
+
+fn catalog(config: &Config) -> anyhow::Result<Catalog> {
+    match &config.catalog_overrides {
+        Some(text) => {
+            Catalog::with_overrides(text).context("reading the price table named by catalog.file")
+        }
+        None => Ok(Catalog::embedded()),
+    }
+}
+
+/// What `serve` was asked on the command line.
+#[derive(Debug, Clone, Default)]
+pub struct ServeOptions {
+    pub config: Option<PathBuf>,
+    /// Take the listeners over from the running process instead of binding them.
+    pub upgrade: bool,
+}
+
+/// Runs the process until a signal ends it.
+pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
+    let live = LiveConfig::open(options.config.as_deref())?;
+    let config = live.load();
+    crate::telemetry::tracing::init(&config.log);
+    let (app, writer) = App::open(live).await?;
+    let listeners = match options.upgrade {
+        true => {
+            let socket = config.server.upgrade_socket.clone();
+            tracing::info!(socket = %socket.display(), "waiting for the running process to hand over its listeners");
+            tokio::task::spawn_blocking(move || Listeners::take_over(&socket)).await??
+        }
+        false => Listeners::bind(&config.server.listen, &config.admin.listen)?,
+    };
+    let (stop, stopped) = watch::channel(false);
+    let services = listen::start(&app, listeners, stopped.clone())?;
+    let watchers = [
+        tokio::spawn(app.live.clone().watch(stopped.clone())),
+        tokio::spawn(app.tokens.clone().watch(stopped.clone())),
+    ];
+    announce(listeners);
+
+    wait_for_the_end(&app, listeners).await?;
+    app.draining.store(true, Ordering::Relaxed);
+    tracing::info!(
+        in_flight = app.drain.in_flight(),
+        "leaving: no new connections, finishing what is in flight"
+    );
+    stop.send_replace(true);
+    let patience = app.live.load().server.drain_timeout;
+    if !app.drain.wait(patience).await {
+        tracing::warn!(
+            in_flight = app.drain.in_flight(),
+            "requests were still in flight when the drain timeout ended"
+        );
+    }
+    app.stop_engine();
+    for task in services.into_iter().chain(watchers) {
+        task.abort();
+    }
+    writer.drain(FLUSH_PATIENCE).await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// One line of JSON on stdout, for whoever started us.
+fn announce(listeners: Listeners) {
+    let (server, admin) = (listeners.server.address, listeners.admin.address);
+    println!(
+        "{}",
+        serde_json::json!({"event": "listening", "server": server.to_string(), "admin": admin.to_string()})
+    );
+    tracing::info!(%server, %admin, "listening");
+}
+
+/// SIGHUP reloads; SIGQUIT hands the listeners over and ends; SIGTERM and SIGINT end.
+async fn wait_for_the_end(app: &App, listeners: Listeners) -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let mut quit = signal(SignalKind::quit())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = hang_up.recv() => {
+                let live = app.live.clone();
+                tokio::task::spawn_blocking(move || live.reload_now()).await?;
+            }
+            _ = quit.recv() => {
+                let socket = app.live.load().server.upgrade_socket.clone();
+                match tokio::task::spawn_blocking(move || listeners.hand_over(&socket)).await? {
+                    Ok(()) => {
+                        tracing::info!("listeners handed over");
+                        tokio::time::sleep(HAND_OVER_OVERLAP).await;
+                        return Ok(());
+                    }
+                    // Ending without a successor would drop every caller.
+                    Err(error) => tracing::error!(%error, "the hand-over failed; staying"),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! The command line. Every command says what it did and what to try next.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+
+use crate::app::{self, ServeOptions};
+use crate::auth::Permissions;
+use crate::config::Config;
+use crate::state::{NewToken, State};
+
+#[derive(Parser)]
+#[command(
+    name = "ai-gateway",
+    version,
+    about = "A gateway between applications and AI models, speaking the wire format of Cloudflare AI Gateway and Workers AI",
+    after_help = "Examples:\n  ai-gateway serve\n  ai-gateway serve --config config.toml\n  ai-gateway model pull\n  ai-gateway token create --label laptop\n  ai-gateway logs tail"
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve requests until SIGTERM.
+    #[command(
+        after_help = "Examples:\n  ai-gateway serve\n  ai-gateway serve --config config.toml\n  ai-gateway serve --config config.toml --upgrade   # then: kill -QUIT <old pid>"
+    )]
+    Serve {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// Take over the listeners of the running process; it hands them over on SIGQUIT.
+        #[arg(long)]
+        upgrade: bool,
+    },
+    /// Read the configuration and say what is wrong with it.
+    CheckConfig {
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Print every setting, its value, and where that came from.
+    PrintConfig {
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Gateway tokens: the credentials callers show.
+    Token {
+        #[command(subcommand)]
+        command: TokenCommand,
+    },
+    /// Models of the embedded engine.
+    #[cfg(feature = "local")]
+    Model {
+        #[command(subcommand)]
+        command: ModelCommand,
+    },
+    /// Request logs.
+    Logs {
+        #[command(subcommand)]
+        command: LogsCommand,
+    },
+}
+
+#[derive(clap::Args)]
+struct ConfigFile {
+    /// Configuration file; without it every setting has its default.
+    #[arg(long, value_name = "FILE", env = "AI_GATEWAY_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+impl ConfigFile {
+    fn load(&self) -> anyhow::Result<Config> {
+        Ok(Config::load(self.config.as_deref())?)
+    }
+}
+
+#[derive(Subcommand)]
+enum TokenCommand {
+    /// Make a token. It is shown once.
+    #[command(
+        after_help = "Example:\n  ai-gateway token create --label laptop --account acct --permissions gateway_run,gateway_read"
+    )]
+    Create {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// What rows call its holder.
+        #[arg(long)]
+        label: String,
+        /// The account it is for; `*` for all.
+        #[arg(long, default_value = "*")]
+        account: String,
+        /// The one gateway it is for; all of the account without this.
+        #[arg(long)]
+        gateway: Option<String>,
+        /// Comma list of gateway_run, gateway_read, gateway_edit, workers_ai_read, workers_ai_edit, logs_metadata; all without this.
+        #[arg(long)]
+        permissions: Option<String>,
+    },
+    /// List the tokens (not their text, which is not kept).
+    List {
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// End a token at once.
+    Revoke {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// Id as `token list` shows it.
+        id: String,
+    },
+}
+
+#[cfg(feature = "local")]
+#[derive(Subcommand)]
+enum ModelCommand {
+    /// Download a model's weights, with resume and checksum.
+    Pull {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// Model id; the configured ones without this.
+        model: Option<String>,
+    },
+    /// List the models this build knows and which are on disk.
+    List {
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+}
+
+#[derive(Subcommand)]
+enum LogsCommand {
+    /// Follow the log of a running gateway, newest last.
+    #[command(after_help = "Example:\n  ai-gateway logs tail --account default --gateway default")]
+    Tail {
+        #[command(flatten)]
+        config: ConfigFile,
+        #[arg(long, default_value = "default")]
+        account: String,
+        #[arg(long, default_value = "default")]
+        gateway: String,
+        /// Show this many past rows first.
+        #[arg(long, short = 'n', default_value_t = 10)]
+        lines: usize,
+        /// Stop after the past rows.
+        #[arg(long)]
+        no_follow: bool,
+        /// A token that may read logs, when tokens exist.
+        #[arg(long, env = "AI_GATEWAY_TOKEN", hide_env_values = true)]
+        token: Option<String>,
+    },
+}
+
+pub fn run(cli: Cli) -> anyhow::Result<()> {
+    match cli.command {
+        Command::Serve { config, upgrade } => serve(ServeOptions {
+            config: config.config,
+            upgrade,
+        }),
+        Command::CheckConfig { config } => {
+            let loaded = config.load()?;
+            let gateways = loaded.gateways().count();
+            println!(
+                "the configuration is good: {gateways} gateways, {} providers configured",
+                loaded.providers.len()
+            );
+            Ok(())
+        }
+        Command::PrintConfig { config } => {
+            print!("{}", config.load()?.print_config());
+            Ok(())
+        }
+        Command::Token { command } => token(command),
+        #[cfg(feature = "local")]
+        Command::Model { command } => model(command),
+        Command::Logs { command } => logs(command),
+    }
+}
+
+fn runtime(threads: Option<usize>) -> anyhow::Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = threads {
+        builder.worker_threads(threads);
+    }
+    builder
+        .enable_all()
+        .thread_name("gateway")
+        .build()
+        .context("starting the runtime")
+}
+
+fn serve(options: ServeOptions) -> anyhow::Result<()> {
+    let threads = Config::load(options.config.as_deref())?.server.threads;
+    runtime(threads)?.block_on(app::serve(options))
+}
+
+fn token(command: TokenCommand) -> anyhow::Result<()> {
+    match command {
+        TokenCommand::Create {
+            config,
+            label,
+            account,
+            gateway,
+            permissions,
+        } => {
+            let permissions = match permissions {
+                Some(list) => Permissions::parse(&list).map_err(|word| {
+                    anyhow::anyhow!(
+                        "`{word}` is not a permission; see `ai-gateway token create --help`"
+                    )
+                })?,
+                None => Permissions::all(),
+            };
+            let state = State::open(&config.load()?.data.dir)?;
+            let (token, text) = state.create_token(&NewToken {
+                label,
+                account,
+                gateway,
+                permissions,
+            })?;
+            println!("{}", text.expose());
+            eprintln!(
+                "token {} made; it is shown this once. A running gateway knows it within a second.",
+                token.id
+            );
+            eprintln!("send it as `cf-aig-authorization: Bearer <token>`");
+        }
+        TokenCommand::List { config } => {
+            let tokens = State::open(&config.load()?.data.dir)?.tokens()?;
+            if tokens.is_empty() {
+                println!("no tokens; make one with `ai-gateway token create --label NAME`");
+            }
+            for token in tokens {
+                let gateway = token.gateway.as_deref().unwrap_or("*");
+                println!(
+                    "{}  {}/{}  {}  {}",
+                    token.id, token.account, gateway, token.label, token.permissions
+                );
+            }
+        }
+        TokenCommand::Revoke { config, id } => {
+            let was_there = State::open(&config.load()?.data.dir)?.revoke_token(&id)?;
+            anyhow::ensure!(
+                was_there,
+                "no token `{id}`; `ai-gateway token list` shows them"
+            );
+            println!("token {id} is revoked");
+        }
+    }
+    Ok(())
+}
+
+#[cfg(feature = "local")]
+fn model(command: ModelCommand) -> anyhow::Result<()> {
+    match command {
+        ModelCommand::Pull { config, model } => {
+            let config = config.load()?;
+            runtime(Some(1))?.block_on(crate::models::pull(&config, model.as_deref()))
+        }
+        ModelCommand::List { config } => crate::models::list(&config.load()?),
+    }
+}
+
+fn logs(command: LogsCommand) -> anyhow::Result<()> {
+    let LogsCommand::Tail {
+        config,
+        account,
+        gateway,
+        lines,
+        no_follow,
+        token,
+    } = command;
+    let config = config.load()?;
+    runtime(Some(1))?.block_on(crate::tail::tail(
+        &config,
+        &account,
+        &gateway,
+        lines,
+        !no_follow,
+        token.as_deref(),
+    ))
+}

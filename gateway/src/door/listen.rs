@@ -1,0 +1,176 @@
+//! Listeners: bound here (so that port 0 works and a running process can hand them over), served by
+//! pingora.
+
+use std::net::SocketAddr;
+use std::os::fd::IntoRawFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, anyhow};
+use parking_lot::Mutex;
+use pingora::apps::{HttpServerApp, HttpServerOptions};
+use pingora::listeners::tls::TlsSettings;
+use pingora::proxy::http_proxy_service;
+use pingora::server::configuration::ServerConf;
+use pingora::server::{Fds, ShutdownWatch};
+use pingora::services::Service as _;
+use pingora::services::listening::Service;
+
+use super::Door;
+use crate::admin::Admin;
+use crate::app::App;
+
+/// Connections the kernel queues for us while we are busy; past it callers are refused.
+const BACKLOG: u32 = 4096;
+
+/// A bound listener and the address it really has.
+#[derive(Debug, Clone, Copy)]
+pub struct Listener {
+    pub address: SocketAddr,
+    fd: i32,
+}
+
+/// Both listeners of the process.
+#[derive(Debug, Clone, Copy)]
+pub struct Listeners {
+    pub server: Listener,
+    pub admin: Listener,
+}
+
+const SERVER: &str = "server";
+const ADMIN: &str = "admin";
+
+impl Listeners {
+    pub fn bind(server: &str, admin: &str) -> anyhow::Result<Listeners> {
+        Ok(Listeners {
+            server: bind(server, "server.listen")?,
+            admin: bind(admin, "admin.listen")?,
+        })
+    }
+
+    /// Takes over the listeners of the running process. Blocks until it sends them.
+    pub fn take_over(socket: &Path) -> anyhow::Result<Listeners> {
+        let socket = socket
+            .to_str()
+            .ok_or_else(|| anyhow!("the upgrade socket's path is not UTF-8"))?;
+        let mut fds = Fds::new();
+        fds.get_from_sock(socket)
+            .with_context(|| format!("no running process handed over its listeners at {socket}"))?;
+        let claim = |name: &str| -> anyhow::Result<Listener> {
+            let fd = *fds
+                .get(name)
+                .ok_or_else(|| anyhow!("the running process sent no `{name}` listener"))?;
+            Ok(Listener {
+                fd,
+                address: address_of(fd)?,
+            })
+        };
+        Ok(Listeners {
+            server: claim(SERVER)?,
+            admin: claim(ADMIN)?,
+        })
+    }
+
+    /// Sends the listeners to the process that waits at `socket`. Blocking.
+    pub fn hand_over(&self, socket: &Path) -> anyhow::Result<()> {
+        let socket = socket
+            .to_str()
+            .ok_or_else(|| anyhow!("the upgrade socket's path is not UTF-8"))?;
+        let mut fds = Fds::new();
+        fds.add(SERVER.into(), self.server.fd);
+        fds.add(ADMIN.into(), self.admin.fd);
+        fds.send_to_sock(socket)
+            .with_context(|| format!("no new process waits at {socket}"))?;
+        Ok(())
+    }
+}
+
+fn bind(listen: &str, key: &str) -> anyhow::Result<Listener> {
+    let addresses: Vec<SocketAddr> = std::net::ToSocketAddrs::to_socket_addrs(listen)
+        .with_context(|| format!("{key} = `{listen}` is not an address with a port"))?
+        .collect();
+    let address = addresses
+        .first()
+        .ok_or_else(|| anyhow!("{key} = `{listen}` names no address"))?;
+    let socket = match address {
+        SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6()?,
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(*address).with_context(|| {
+        format!("{key} = `{listen}` cannot be bound; is another process listening there? port 0 picks a free one")
+    })?;
+    let listener = socket.listen(BACKLOG)?;
+    let address = listener.local_addr()?;
+    Ok(Listener {
+        address,
+        fd: listener.into_std()?.into_raw_fd(),
+    })
+}
+
+fn address_of(fd: i32) -> anyhow::Result<SocketAddr> {
+    use std::os::fd::BorrowedFd;
+    // SAFETY: `fd` was just received over the hand-over socket and nobody has closed it.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+    let duplicate = borrowed.try_clone_to_owned()?;
+    Ok(std::net::TcpListener::from(duplicate).local_addr()?)
+}
+
+/// Starts both services on the current runtime. They stop accepting when `shutdown` says so.
+pub fn start(
+    app: &Arc<App>,
+    listeners: Listeners,
+    shutdown: ShutdownWatch,
+) -> anyhow::Result<Vec<tokio::task::JoinHandle<()>>> {
+    let config = app.live.load();
+    let server_conf = Arc::new(ServerConf {
+        max_retries: 1,
+        ..ServerConf::default()
+    });
+    let mut door = http_proxy_service(&server_conf, Door { app: app.clone() });
+    if let Some(proxy) = door.app_logic_mut() {
+        proxy.server_options = Some({
+            let mut options = HttpServerOptions::default();
+            options.h2c = config.server.http2;
+            options
+        });
+    }
+    let address = listeners.server.address.to_string();
+    match &config.server.tls {
+        None => door.add_tcp(&address),
+        Some(tls) => {
+            let path = |path: &Path| {
+                path.to_str()
+                    .map(str::to_owned)
+                    .ok_or_else(|| anyhow!("a TLS path is not UTF-8"))
+            };
+            let (cert, key) = (path(&tls.cert)?, path(&tls.key)?);
+            let mut settings = TlsSettings::intermediate(&cert, &key)
+                .map_err(|error| anyhow!("the TLS files cannot be used: {error}"))?;
+            if config.server.http2 {
+                settings.enable_h2();
+            }
+            door.add_tls_with_settings(&address, None, settings);
+        }
+    }
+    let mut admin = Service::new("admin".into(), Admin { app: app.clone() });
+    admin.add_tcp(&listeners.admin.address.to_string());
+    Ok(vec![
+        spawn(door, listeners.server, shutdown.clone()),
+        spawn(admin, listeners.admin, shutdown),
+    ])
+}
+
+fn spawn<A>(
+    mut service: Service<A>,
+    listener: Listener,
+    shutdown: ShutdownWatch,
+) -> tokio::task::JoinHandle<()>
+where
+    A: HttpServerApp + Send + Sync + 'static,
+{
+    let mut fds = Fds::new();
+    fds.add(listener.address.to_string(), listener.fd);
+    let fds = Arc::new(Mutex::new(fds));
+    tokio::spawn(async move { service.start_service(Some(fds), shutdown, 1).await })
+}

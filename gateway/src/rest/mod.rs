@@ -1,0 +1,50 @@
+//! The REST surface (`/client/v4`): the management API's envelope around our own objects.
+
+pub mod logs;
+mod logs_query;
+
+use bytes::Bytes;
+use http::HeaderValue;
+
+use crate::door::writer::{Gone, ReplyWriter, id_headers, value};
+use crate::error::GatewayError;
+use crate::exchange::Ids;
+
+/// A fault in the envelope of this surface.
+pub async fn refuse(
+    writer: &mut ReplyWriter<'_>,
+    ids: &Ids,
+    error: &GatewayError,
+) -> Result<(), Gone> {
+    let mut headers = id_headers(ids);
+    headers.push((
+        "content-type".into(),
+        HeaderValue::from_static("application/json"),
+    ));
+    if let Some(seconds) = error.retry_after_s {
+        headers.push(("retry-after".into(), value(&seconds.to_string())));
+    }
+    writer
+        .full(error.kind.status(), headers, error.rest_envelope().into())
+        .await
+}
+
+/// A JSON answer.
+pub async fn json(
+    writer: &mut ReplyWriter<'_>,
+    ids: &Ids,
+    body: &serde_json::Value,
+) -> Result<(), Gone> {
+    bytes(writer, ids, "application/json", body.to_string().into()).await
+}
+
+pub async fn bytes(
+    writer: &mut ReplyWriter<'_>,
+    ids: &Ids,
+    content_type: &str,
+    body: Bytes,
+) -> Result<(), Gone> {
+    let mut headers = id_headers(ids);
+    headers.push(("content-type".into(), value(content_type)));
+    writer.full(200, headers, body).await
+}
