@@ -220,7 +220,10 @@ mod tests {
         bytes
     }
 
-    fn read(pieces: &[&[u8]]) -> (Vec<(Option<String>, Vec<u8>)>, Option<Fault>) {
+    /// The event type and payload of each frame.
+    type Frames = Vec<(Option<String>, Vec<u8>)>;
+
+    fn read(pieces: &[&[u8]]) -> (Frames, Option<Fault>) {
         let mut decoder = Decoder::default();
         let mut found = Vec::new();
         for piece in pieces {

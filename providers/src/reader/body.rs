@@ -16,8 +16,9 @@ use super::shape::Shape;
 const MAX_JSON_BYTES: usize = 16 << 20;
 /// How much of an error answer is kept to class it by; the rest tells nothing more.
 const MAX_REFUSAL_BYTES: usize = 64 << 10;
-/// A body that begins with an error is read early while it is this small: errors are.
-const MAX_EARLY_BYTES: usize = 64 << 10;
+/// A body that begins with an error is read early while it is this small: errors are. The bound also limits how
+/// much a sender can make us read again by sending single bytes.
+const MAX_EARLY_BYTES: usize = 8 << 10;
 
 #[derive(Debug)]
 pub(super) enum Body {
