@@ -185,19 +185,24 @@ async fn a_malformed_event_is_passed_on_unchanged_and_counted() {
         2,
         b"data: {\"id\":\"chatcmpl-1\",\"choices\":[{\"delta\":{\"conte\n\n".to_vec(),
     );
-    let seen = streamed(Reply::sse(events.clone()), Config::new()).await;
+    let a = ScriptedUpstream::replying(Reply::sse(events.clone())).await;
+    let gateway = TestGateway::start(Config::new().provider("openai", &a.url("/v1"))).await;
+    let answer = gateway
+        .send(&Request::post(CHAT, &chat("gpt-4o-mini", true)))
+        .await
+        .expect_status(200);
     assert_eq!(
-        seen.answer.text(),
+        answer.text(),
         String::from_utf8(events.concat()).expect("UTF-8")
     );
-    assert_eq!(seen.answer.ending, Ending::Whole);
-    let row = &seen.rows[0];
+    assert_eq!(answer.ending, Ending::Whole);
+    let row = gateway.rows_of(&answer, 1).await.remove(0);
     assert!(row.is("success"));
-    assert_eq!(row.number("malformed_events"), Some(1.0));
     assert_eq!(
         (row.number("tokens_in"), row.number("tokens_out")),
         (Some(11.0), Some(2.0))
     );
+    assert_eq!(gateway.metric("gateway_malformed_events_total").await, 1.0);
 }
 
 #[tokio::test]

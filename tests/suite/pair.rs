@@ -89,7 +89,7 @@ impl Pair {
             answer.header("cf-aig-log-id")
         );
         let steps: Vec<u64> = rows.iter().map(Row::step).collect();
-        let first_of_b = rows.len() - expected.b_calls;
+        let first_of_b = rows.len() - usize::from(expected.answered_by == "B");
         assert!(
             steps[..first_of_b].iter().all(|step| *step == 0),
             "{steps:?}"

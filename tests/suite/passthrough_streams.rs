@@ -3,7 +3,7 @@
 use serde_json::json;
 use std::sync::Arc;
 use tests::shapes::{CHAT, chat, message};
-use tests::sse::{chat_stream, cut, generate, message_stream};
+use tests::sse::{chat_stream, cut, generate, message_stream, named};
 use tests::{Config, Connection, Ending, Gate, Reply, Request, ScriptedUpstream, TestGateway};
 
 #[tokio::test]
@@ -145,26 +145,38 @@ async fn a_held_stream_is_let_go_by_its_first_content() {
 }
 
 #[tokio::test]
-async fn a_stream_of_nothing_but_comments_is_not_held_for_ever() {
+async fn a_stream_that_only_keeps_alive_is_not_held_for_ever() {
     // Past 64 events the gateway stops looking and lets the stream go.
-    let comments: Vec<Vec<u8>> = (0..100)
-        .map(|n| format!(": keep-alive {n}\n\n").into_bytes())
-        .collect();
-    let gate = Gate::closed();
-    let upstream =
-        ScriptedUpstream::replying(Reply::sse(comments.clone()).gate_after(100, &gate)).await;
-    let gateway = TestGateway::start(Config::new().provider("openai", &upstream.url("/v1"))).await;
-    let mut connection = Connection::open(gateway.server).await;
-    let request =
-        Request::post(CHAT, &chat("gpt-4o-mini", true)).header("cf-aig-max-attempts", "3");
-    connection.send(&request).await;
-    let mut arriving = connection.head("POST").await;
-    assert_eq!(
-        connection.read_until(&mut arriving, &comments[99]).await,
-        comments.concat()
-    );
-    gate.open();
-    assert_eq!(connection.rest(arriving).await.ending, Ending::Whole);
+    let comment = |n: usize| format!(": keep-alive {n}\n\n").into_bytes();
+    let ping = |_| named(&json!({"type": "ping"}));
+    for keep_alive in [&ping as &dyn Fn(usize) -> Vec<u8>, &comment] {
+        let events: Vec<Vec<u8>> = (0..100).map(keep_alive).collect();
+        let gate = Gate::closed();
+        let reply = Reply::sse(events.clone()).gate_after(100, &gate);
+        let upstream = ScriptedUpstream::replying(reply).await;
+        let config = Config::new().provider("anthropic", &upstream.url(""));
+        let gateway = TestGateway::start(config).await;
+        let mut connection = Connection::open(gateway.server).await;
+        let request = Request::post("/v1/default/default/anthropic/v1/messages", &message(true));
+        connection
+            .send(&request.header("cf-aig-max-attempts", "3"))
+            .await;
+        let mut arriving = connection.head("POST").await;
+        let wanted = events.concat();
+        let mut body = Vec::new();
+        while body.len() < wanted.len() {
+            body.extend(
+                connection
+                    .piece(&mut arriving)
+                    .await
+                    .expect("open")
+                    .expect("open"),
+            );
+        }
+        assert_eq!(body, wanted);
+        gate.open();
+        assert_eq!(connection.rest(arriving).await.ending, Ending::Whole);
+    }
 }
 
 #[tokio::test]

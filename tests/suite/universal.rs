@@ -358,12 +358,12 @@ async fn what_is_no_list_of_steps_is_refused_with_a_reason() {
         ),
         (
             "[{\"provider\":5,\"endpoint\":\"chat/completions\",\"query\":{}}]",
-            "provider",
+            "JSON",
         ),
         ("[{\"provider\":\"openai\",\"query\":{}}]", "endpoint"),
         (
             "[{\"provider\":\"openai\",\"endpoint\":\"chat/completions\",\"headers\":[1],\"query\":{}}]",
-            "headers",
+            "JSON",
         ),
     ] {
         let answer = gateway
