@@ -166,15 +166,15 @@ async fn answer(
 }
 
 async fn read(endpoint: LocalEndpoint, body: &[u8]) -> Result<Asked, Fault> {
-    match body.len() {
-        0..=MAX_INLINE_BODY_BYTES => input::read(&endpoint, body),
-        ..=MAX_BODY_BYTES => {
-            let body = body.to_vec();
-            let read = tokio::task::spawn_blocking(move || input::read(&endpoint, &body)).await;
-            read.unwrap_or_else(|error| Err(Fault::internal(&error.to_string())))
-        }
-        _ => Err(Fault::too_large(MAX_BODY_BYTES)),
+    if body.len() <= MAX_INLINE_BODY_BYTES {
+        return input::read(&endpoint, body);
     }
+    if body.len() > MAX_BODY_BYTES {
+        return Err(Fault::too_large(MAX_BODY_BYTES));
+    }
+    let body = body.to_vec();
+    let read = tokio::task::spawn_blocking(move || input::read(&endpoint, &body)).await;
+    read.unwrap_or_else(|error| Err(Fault::internal(&error.to_string())))
 }
 
 impl LocalReply {
