@@ -240,6 +240,7 @@ async fn check_visible_within(bound: Duration, server: Option<ClickHouseConfig>)
             data_dir,
             clickhouse: server,
             retention_days: 0,
+            body_retention_days: 0,
             ..Config::default()
         };
     })

@@ -83,6 +83,9 @@ pub fn config(dir: &Path) -> Config {
         data_dir: dir.to_path_buf(),
         segment_bytes: 1 << 20,
         max_block_age_ms: 20,
+        // `record` makes rows with fixed times, which would be past their retention.
+        retention_days: 0,
+        body_retention_days: 0,
         ..Config::default()
     }
 }
@@ -254,13 +257,7 @@ pub const RECORDS: u64 = 30;
 
 /// Opens the named store with `record(0..RECORDS)` in it.
 pub async fn filled(server: Option<String>) -> Opened {
-    let opened = open_fresh(|config| {
-        config.clickhouse = server.as_deref().map(clickhouse);
-        // The records are made with fixed times, which would be past their retention.
-        config.retention_days = 0;
-        config.body_retention_days = 0;
-    })
-    .await;
+    let opened = open_fresh(|config| config.clickhouse = server.as_deref().map(clickhouse)).await;
     for number in 0..RECORDS {
         opened
             .recorder
