@@ -1,5 +1,6 @@
 //! Realtime sockets: upgraded on both sides, then passed on byte for byte.
 
+use std::time::Duration;
 use tests::http::Framing;
 use tests::{Config, Connection, Reply, Request, ScriptedUpstream, TestGateway};
 
@@ -98,7 +99,8 @@ async fn a_socket_closed_by_the_provider_is_closed_for_the_caller() {
     let (gateway, _upstream) = openai(Reply::verbatim(
         "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n\u{1}tail",
     )
-    .then_close())
+    .then_close()
+    .after(Duration::from_millis(20)))
     .await;
     let mut connection = Connection::open(gateway.server).await;
     connection.send(&upgrade(REALTIME)).await;
