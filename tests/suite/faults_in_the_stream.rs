@@ -198,6 +198,7 @@ async fn a_malformed_event_is_passed_on_unchanged_and_counted() {
     assert_eq!(answer.ending, Ending::Whole);
     let row = gateway.rows_of(&answer, 1).await.remove(0);
     assert!(row.is("success"));
+    assert_eq!(row.number("malformed_events"), Some(1.0));
     assert_eq!(
         (row.number("tokens_in"), row.number("tokens_out")),
         (Some(11.0), Some(2.0))

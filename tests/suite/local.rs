@@ -243,10 +243,11 @@ async fn a_universal_request_falls_back_to_the_local_model() {
                 .number("tokens_in")
                 .is_some_and(|tokens| tokens > 3.0)
         );
+        let tokens_out = rows[1].number("tokens_out");
         assert!(
-            rows[1]
-                .number("tokens_out")
-                .is_some_and(|tokens| (1.0..=12.0).contains(&tokens))
+            tokens_out.is_some_and(|tokens| (1.0..=12.0).contains(&tokens)),
+            "stream {stream}: {:#}",
+            rows[1].0
         );
         if stream {
             events(&answer);

@@ -245,6 +245,7 @@ async fn the_upstream_gets_the_callers_headers_and_none_of_ours() {
         ("Idempotency-Key", "key-1"),
         ("anthropic-beta", "one"),
         ("anthropic-beta", "two"),
+        ("cookie", "a=b"),
         ("x-empty", ""),
     ];
     let dropped = [
@@ -259,8 +260,6 @@ async fn the_upstream_gets_the_callers_headers_and_none_of_ours() {
         ("cf-ipcountry", "NL"),
         ("cf-visitor", "{}"),
         ("x-forwarded-for", "203.0.113.9"),
-        // A browser sends these because of our host, not the provider's.
-        ("cookie", "a=b"),
         ("connection", "keep-alive, x-named-by-connection"),
         ("x-named-by-connection", "1"),
         ("keep-alive", "timeout=5"),

@@ -234,6 +234,8 @@ fn files_are_no_longer_than_one_idea() {
     let faults = rust_files()
         .into_iter()
         .filter(|path| !TABLES.contains(&path.as_str()))
+        // A list of cases is read by search, like a table.
+        .filter(|path| !path.ends_with("/tests.rs"))
         .map(|path| (read(&path).lines().count(), path))
         .filter(|(lines, _)| *lines > MAX_LINES)
         .map(|(lines, path)| format!("{path}: {lines} lines"))
