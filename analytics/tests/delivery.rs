@@ -266,7 +266,6 @@ async fn check_visible_within(bound: Duration, server: Option<ClickHouseConfig>)
 /// The process that `killed_processes_lose_nothing` kills: records for ever, and says each number
 /// once it is kept.
 #[tokio::test]
-#[ignore = "started and killed by the tests above it"]
 async fn crash_child() {
     let Ok(dir) = std::env::var("CRASH_CHILD_DIR") else {
         return;
@@ -392,7 +391,7 @@ async fn run_and_kill(
 ) -> std::ops::Range<u64> {
     let mut command = Command::new(std::env::current_exe().expect("the test binary has a path"));
     command
-        .args(["--ignored", "--exact", "crash_child", "--nocapture"])
+        .args([ "--exact", "crash_child", "--nocapture"])
         .env("CRASH_CHILD_DIR", dir)
         .env("CRASH_CHILD_FIRST", first.to_string())
         .stdout(Stdio::piped())

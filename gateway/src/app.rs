@@ -10,6 +10,7 @@ use anyhow::{Context, bail};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use providers::Catalog;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::auth::LiveTokens;
@@ -19,7 +20,9 @@ use crate::cache::ReplyCache;
 use crate::config::{Config, LiveConfig, Records};
 use crate::door::listen::{self, Listeners};
 use crate::door::shutdown::Drain;
-use crate::limit::{Flood, InFlight, RequestWindows};
+use crate::limit::shared::SharedWindows;
+use crate::limit::{Flood, InFlight};
+use crate::redis::Redis;
 use crate::state::State;
 use crate::tee::capture::Budget;
 use crate::telemetry::metrics::Metrics;
@@ -36,6 +39,7 @@ pub struct App {
     pub http: HttpClient,
     pub cache: ReplyCache,
     pub limits: Limits,
+    redis: Option<Arc<Redis>>,
     pub catalog: ArcSwap<Catalog>,
     pub recorder: Recorder,
     pub store: Store,
@@ -51,15 +55,15 @@ pub struct App {
 pub struct Limits {
     pub flood: Option<Flood>,
     pub in_flight: InFlight,
-    pub windows: RequestWindows,
+    pub windows: Arc<SharedWindows>,
 }
 
 impl Limits {
-    fn new(config: &Config) -> Limits {
+    fn new(config: &Config, redis: Option<Arc<Redis>>) -> Limits {
         Limits {
             flood: config.flood.as_ref().map(Flood::new),
             in_flight: InFlight::new(config.server.max_in_flight),
-            windows: RequestWindows::default(),
+            windows: Arc::new(SharedWindows::new(redis)),
         }
     }
 }
@@ -77,6 +81,10 @@ impl App {
                 config.server.listen
             );
         }
+        let redis = match &config.redis {
+            Some(redis) => Some(Redis::open(redis).await.context("reading redis.url")?),
+            None => None,
+        };
         let catalog = catalog(&config)?;
         let (recorder, store, writer) = analytics::open(&config.analytics)
             .await
@@ -84,8 +92,9 @@ impl App {
         let app = App {
             tokens,
             http: HttpClient::new(),
-            cache: ReplyCache::new(&config.cache),
-            limits: Limits::new(&config),
+            cache: ReplyCache::with_shared(&config.cache, redis.clone()),
+            limits: Limits::new(&config, redis.clone()),
+            redis,
             catalog: ArcSwap::from_pointee(catalog),
             recorder,
             store,
@@ -97,6 +106,10 @@ impl App {
             engine: config.engine.as_ref().map(crate::backend::local::start),
             live: Arc::new(live),
         };
+        let windows = app.limits.windows.clone();
+        app.live.on_reload(move |config| {
+            windows.retain(|account, id| config.gateway(account, id).is_ok())
+        });
         Ok((Arc::new(app), writer))
     }
 
@@ -122,6 +135,9 @@ impl App {
         let mut text = self.metrics.render();
         rooms::records(&mut text, &self.recorder.stats());
         rooms::cache(&mut text, &self.cache.stats());
+        if let Some(redis) = &self.redis {
+            rooms::redis(&mut text, &redis.stats(), self.limits.windows.fallbacks());
+        }
         #[cfg(feature = "local")]
         if let Some(engine) = &self.engine {
             rooms::engine(&mut text, &engine.stats());
@@ -194,9 +210,10 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
         tokio::spawn(app.live.clone().watch(stopped.clone())),
         tokio::spawn(app.tokens.clone().watch(stopped.clone())),
     ];
+    let mut signals = Signals::install()?;
     announce(listeners);
 
-    wait_for_the_end(&app, listeners).await?;
+    wait_for_the_end(&app, listeners, &mut signals).await?;
     app.draining.store(true, Ordering::Relaxed);
     tracing::info!(
         in_flight = app.drain.in_flight(),
@@ -229,22 +246,40 @@ fn announce(listeners: Listeners) {
     tracing::info!(%server, %admin, "listening");
 }
 
+/// The signals we answer to, installed before anybody is told that we listen.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+    quit: Signal,
+}
+
+impl Signals {
+    fn install() -> anyhow::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+            quit: signal(SignalKind::quit())?,
+        })
+    }
+}
+
 /// SIGHUP reloads; SIGQUIT hands the listeners over and ends; SIGTERM and SIGINT end.
-async fn wait_for_the_end(app: &App, listeners: Listeners) -> anyhow::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hang_up = signal(SignalKind::hangup())?;
-    let mut quit = signal(SignalKind::quit())?;
+async fn wait_for_the_end(
+    app: &App,
+    listeners: Listeners,
+    signals: &mut Signals,
+) -> anyhow::Result<()> {
     loop {
         tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
-            _ = hang_up.recv() => {
+            _ = signals.terminate.recv() => return Ok(()),
+            _ = signals.interrupt.recv() => return Ok(()),
+            _ = signals.hang_up.recv() => {
                 let live = app.live.clone();
                 tokio::task::spawn_blocking(move || live.reload_now()).await?;
             }
-            _ = quit.recv() => {
+            _ = signals.quit.recv() => {
                 let socket = app.live.load().server.upgrade_socket.clone();
                 match tokio::task::spawn_blocking(move || listeners.hand_over(&socket)).await? {
                     Ok(()) => {

@@ -63,8 +63,8 @@ pub fn universal(body: &Bytes) -> Result<Vec<Entry>, GatewayError> {
         ))
     })?;
     let written: Vec<Written<'_>> = match text.trim_start().as_bytes().first() {
-        Some(b'[') => serde_json::from_str(text),
-        Some(b'{') => serde_json::from_str(text).map(|one| vec![one]),
+        Some(b'[') => read(text),
+        Some(b'{') => read(text).map(|one| vec![one]),
         Some(_) => {
             return Err(bad(
                 "the body is neither a JSON array of steps nor one step object".into(),
@@ -72,7 +72,7 @@ pub fn universal(body: &Bytes) -> Result<Vec<Entry>, GatewayError> {
         }
         None => return Err(bad("the body is empty; send a JSON array of steps".into())),
     }
-    .map_err(|error| bad(format!("the body is not a list of steps: {error}")))?;
+    .map_err(|fault| bad(format!("the body is not a list of steps: {fault}")))?;
     if written.is_empty() {
         return Err(bad("the list of steps is empty".into()));
     }
@@ -87,6 +87,19 @@ pub fn universal(body: &Bytes) -> Result<Vec<Entry>, GatewayError> {
         .enumerate()
         .map(|(index, entry)| resolve(body, index, entry))
         .collect()
+}
+
+/// Faults name the place in the body, `[1].headers` for example.
+fn read<'b, T: Deserialize<'b>>(text: &'b str) -> Result<T, String> {
+    let mut json = serde_json::Deserializer::from_str(text);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        match error.path().to_string().as_str() {
+            "." => error.inner().to_string(),
+            path => format!("`{path}`: {}", error.inner()),
+        }
+    })?;
+    json.end().map_err(|error| error.to_string())?;
+    Ok(value)
 }
 
 fn resolve(whole: &Bytes, index: usize, written: Written<'_>) -> Result<Entry, GatewayError> {

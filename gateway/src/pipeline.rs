@@ -69,7 +69,8 @@ pub async fn serve(app: &Arc<App>, session: &mut ServerSession, incoming: Incomi
     let caller = match authenticate(&place, &incoming, &tokens) {
         Ok(caller) => caller,
         Err(error) => {
-            return refuse_early(app, &mut writer, &ids, &config, error, place.what.is_rest()).await;
+            return refuse_early(app, &mut writer, &ids, &config, error, place.what.is_rest())
+                .await;
         }
     };
     let exchange = Exchange {
@@ -186,10 +187,15 @@ async fn answer(exchange: &Exchange<'_>, writer: &mut ReplyWriter<'_>) -> Served
             Cached::ClientGone => return left(exchange, trace),
         };
         if !reserved {
-            match reserve(exchange) {
+            match reserve(exchange).await {
                 Ok(()) => reserved = true,
                 Err(error) => {
                     trace.decision = Some(Decision::RateLimited);
+                    trace.attempts.push(attempt::refused(
+                        step,
+                        &error,
+                        exchange.config.server.cloudflare_statuses,
+                    ));
                     return refuse(exchange, writer, trace, error).await;
                 }
             }
@@ -200,6 +206,7 @@ async fn answer(exchange: &Exchange<'_>, writer: &mut ReplyWriter<'_>) -> Served
             writer,
             limits,
             fallback_on_content_filter: exchange.place.gateway.fallback_on_content_filter,
+            slot: &slot,
             streamed: &mut streamed,
         };
         match attempt::run(&mut run, step, &mut trace).await {
@@ -286,13 +293,14 @@ fn holds_body(exchange: &Exchange<'_>, announced: Option<u64>) -> bool {
 }
 
 /// Takes the request's place in the gateway's window: once, before its first upstream call.
-fn reserve(exchange: &Exchange<'_>) -> Result<(), GatewayError> {
+async fn reserve(exchange: &Exchange<'_>) -> Result<(), GatewayError> {
     let now_us = exchange.incoming.clock.at_us(Instant::now());
     match exchange
         .app
         .limits
         .windows
         .take(&exchange.place.gateway, now_us)
+        .await
     {
         Ok(_counted) => Ok(()),
         Err(wait) => {
@@ -320,13 +328,12 @@ async fn deliver(
     let status = open.reply.status;
     slot.observe_head(&open.reply);
     let keep = slot.keep(exchange.config.cache.max_entry_bytes);
-    let has_followers = || slot.has_followers();
     let flight = Flight {
         app: exchange.app,
         ids: exchange.ids,
         decision,
         keep,
-        has_followers: &has_followers,
+        slot: &slot,
     };
     let flown = tee::fly(flight, writer, open).await;
     let (attempt, ending, keep, landing) = flown.split();

@@ -324,9 +324,7 @@ fn read_model(
     if size != entry.bytes {
         return Err(format!("has {size} bytes instead of {}, pull it again", entry.bytes).into());
     }
-    // SAFETY: the mapping is read only and lives until the weights are packed. Whoever truncates a model file in that
-    // second can end the process; `model pull` replaces files by rename.
-    let bytes = unsafe { memmap2::Mmap::map(&file)? };
+    let bytes = crate::weights::map(&file)?;
     let header = Gguf::parse(&bytes)?;
     let tokenizer = Tokenizer::from_gguf(&header)?;
     let token_text = |key: &str| {

@@ -54,8 +54,6 @@ pub fn is_forwarded_request_header(name: &str) -> bool {
             | "x-fal-target-url"
             // Added by proxies in front of us; who called is nobody else's business.
             | "forwarded" | "x-real-ip" | "true-client-ip" | "cdn-loop" | "via"
-            // Cookies belong to the host the browser called, which is ours.
-            | "cookie"
         )
 }
 
@@ -164,7 +162,6 @@ mod tests {
             "expect",
             "proxy-authorization",
             "x-fal-target-url",
-            "cookie",
         ] {
             assert!(!is_forwarded_request_header(name), "{name}");
         }

@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use providers::{Failure, Framing, Progress};
 
 use super::Open;
@@ -15,6 +16,9 @@ use crate::route::TrySettings;
 
 /// Events looked at before the stream is believed.
 const MAX_EVENTS: u64 = 64;
+/// Lines looked at before the stream is believed: comments are no events, and are not waited for
+/// for ever either.
+const MAX_LINES: usize = 2 * MAX_EVENTS as usize;
 /// Bytes held before the stream is believed.
 const MAX_BYTES: usize = 256 * 1024;
 
@@ -40,14 +44,16 @@ pub async fn inspect(
     let deadline = tries
         .first_token
         .map(|limit| Instant::now() + limit.saturating_sub(open.attempt.started.elapsed()));
-    let mut held: usize = open.reply.body.held().map(|piece| piece.len()).sum();
+    let mut seen = Seen::default();
+    open.reply.body.held().for_each(|piece| seen.add(piece));
     loop {
         match open.reader.progress() {
             Progress::Content => return Ok(None),
             Progress::Error(failure) => return Ok(Some(failure)),
             Progress::NothingYet | Progress::StartOnly => {}
         }
-        if open.reader.events() >= MAX_EVENTS || held >= MAX_BYTES {
+        if open.reader.events() >= MAX_EVENTS || seen.lines >= MAX_LINES || seen.bytes >= MAX_BYTES
+        {
             return Ok(None);
         }
         let next = match deadline {
@@ -58,22 +64,35 @@ pub async fn inspect(
             None => read(open).await?,
         };
         match next {
-            Some(bytes) => held += bytes,
+            Some(piece) => seen.add(&piece),
             None => return Ok(None),
         }
     }
 }
 
-async fn read(open: &mut Open) -> Result<Option<usize>, Broken> {
+#[derive(Default)]
+struct Seen {
+    lines: usize,
+    bytes: usize,
+}
+
+impl Seen {
+    fn add(&mut self, piece: &Bytes) {
+        self.lines += piece.iter().filter(|byte| **byte == b'\n').count();
+        self.bytes += piece.len();
+    }
+}
+
+async fn read(open: &mut Open) -> Result<Option<Bytes>, Broken> {
     let Some(piece) = open.reply.body.peek_next().await? else {
         return Ok(None);
     };
     open.attempt.first_byte.get_or_insert_with(Instant::now);
     open.reader.push(&piece);
-    Ok(Some(piece.len()))
+    Ok(Some(piece))
 }
 
-async fn first_token(open: &mut Open, left: Duration) -> Result<Option<usize>, Broken> {
+async fn first_token(open: &mut Open, left: Duration) -> Result<Option<Bytes>, Broken> {
     match tokio::time::timeout(left, read(open)).await {
         Ok(read) => read,
         Err(_) => Err(Broken {

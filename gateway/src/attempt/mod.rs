@@ -15,8 +15,9 @@ use providers::{Failure, ReplyReader};
 
 use crate::app::App;
 use crate::backend::{Reply, remote};
+use crate::cache::replay::Slot;
 use crate::door::intake::BodyLimits;
-use crate::door::writer::ReplyWriter;
+use crate::door::writer::{Gone, ReplyWriter};
 use crate::error::{GatewayError, Kind};
 use crate::route::{Plan, PlanStep};
 use crate::trace::{Attempt, Decision, RequestTrace};
@@ -50,6 +51,8 @@ pub struct Run<'r, 's> {
     pub writer: &'r mut ReplyWriter<'s>,
     pub limits: BodyLimits,
     pub fallback_on_content_filter: bool,
+    /// The step's place in the cache: others may wait there for this answer.
+    pub slot: &'r Slot,
     /// Pieces of a streamed request body, kept for the record.
     pub streamed: &'r mut Vec<Bytes>,
 }
@@ -125,7 +128,7 @@ pub async fn run(run: &mut Run<'_, '_>, step: &PlanStep, trace: &mut RequestTrac
                 let wait = asked.map_or(own, |asked| asked.max(own));
                 tokio::select! {
                     _ = tokio::time::sleep(wait) => {}
-                    _ = run.writer.gone() => return Outcome::ClientGone,
+                    () = abandoned(run.writer, run.slot) => return Outcome::ClientGone,
                 }
             }
             (Verdict::Next | Verdict::Stop, error) => {
@@ -136,6 +139,22 @@ pub async fn run(run: &mut Run<'_, '_>, step: &PlanStep, trace: &mut RequestTrac
             }
         }
     }
+}
+
+/// Resolves when nobody is left to answer: the caller is gone, and so is everybody who waited for
+/// the same answer.
+pub async fn abandoned(writer: &mut ReplyWriter<'_>, slot: &Slot) {
+    let Gone = writer.gone().await;
+    slot.followers_left().await;
+}
+
+/// The row of a request that a limit of ours kept from its provider.
+pub fn refused(step: &PlanStep, error: &GatewayError, cloudflare_statuses: bool) -> Attempt {
+    let mut attempt = begin(step, 1);
+    attempt.status = error.status(cloudflare_statuses);
+    attempt.error = Some(error.kind);
+    attempt.decision = Decision::RateLimited;
+    attempt
 }
 
 /// An attempt that has not happened yet.

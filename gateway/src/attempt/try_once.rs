@@ -6,11 +6,10 @@ use bytes::Bytes;
 use providers::{Failure, ReplyHead, ReplyReader};
 
 use super::verdict::Remaining;
-use super::{Open, Run, failure_of, inspect};
+use super::{Open, Run, abandoned, failure_of, inspect};
 use crate::backend::Reply;
 use crate::backend::http_client::{Broken, Timeouts};
 use crate::backend::remote::{self, StreamFailure};
-use crate::door::writer::Gone;
 use crate::error::{GatewayError, Kind};
 use crate::route::{PlanStep, StepBody, Target};
 use crate::trace::{Attempt, Decision};
@@ -75,13 +74,13 @@ pub async fn try_once(
         }
         let failure = tokio::select! {
             failure = failure_of(&mut open) => failure,
-            Gone = run.writer.gone() => return gone(open).await,
+            () = abandoned(run.writer, run.slot) => return gone(open).await,
         };
         return Tried::Bad { open, failure };
     }
     let inspected = tokio::select! {
         inspected = inspect::inspect(&mut open, &step.tries, may_go_on) => inspected,
-        Gone = run.writer.gone() => return gone(open).await,
+        () = abandoned(run.writer, run.slot) => return gone(open).await,
     };
     match inspected {
         Ok(None) => Tried::Good(open),
@@ -150,7 +149,7 @@ async fn send(
     match (&step.target, &step.body) {
         (Target::Remote(target), StepBody::Held(body)) => tokio::select! {
             sent = remote::send(&run.app.http, target, body, timeouts) => sent.map_err(NoAnswer::Broken),
-            Gone = run.writer.gone() => Err(NoAnswer::Gone),
+            () = abandoned(run.writer, run.slot) => Err(NoAnswer::Gone),
         },
         (Target::Remote(target), StepBody::Streamed) => {
             let (mut bytes, streamed, budget) = (
@@ -183,7 +182,7 @@ async fn send(
         }
         (Target::Local { endpoint, is_rest }, StepBody::Held(body)) => tokio::select! {
             reply = run.app.engine_reply(endpoint, *is_rest, body) => Ok(reply),
-            Gone = run.writer.gone() => Err(NoAnswer::Gone),
+            () = abandoned(run.writer, run.slot) => Err(NoAnswer::Gone),
         },
         (Target::Local { .. }, StepBody::Streamed) => Err(NoAnswer::Caller(GatewayError::new(
             Kind::BadRequest,

@@ -169,8 +169,11 @@ impl Slot {
         self.head.as_ref().map(|_| Keep::new(max_bytes))
     }
 
-    pub fn has_followers(&self) -> bool {
-        self.guard.as_ref().is_some_and(LeaderGuard::has_followers)
+    /// Returns once nobody waits for this answer; at once when nobody does.
+    pub async fn followers_left(&self) {
+        if let Some(guard) = &self.guard {
+            guard.followers_left().await;
+        }
     }
 
     /// Stores a whole answer and hands it to who waits; anything else releases them to go alone.

@@ -30,14 +30,8 @@ pub fn head(session: &ServerSession) -> Result<Incoming, GatewayError> {
         Some((path, query)) => (path, Some(query.to_owned())),
         None => (target, None),
     };
-    if request.headers.contains_key(header::TRANSFER_ENCODING)
-        && !session.is_http2()
-        && raw_names_content_length(&session.to_h1_raw())
-    {
-        return Err(GatewayError::new(
-            Kind::BadRequest,
-            "a request may carry content-length or transfer-encoding, not both",
-        ));
+    if !session.is_http2() {
+        check_framing(session)?;
     }
     Ok(Incoming {
         method: request.method.clone(),
@@ -51,6 +45,30 @@ pub fn head(session: &ServerSession) -> Result<Incoming, GatewayError> {
         is_upgrade: session.is_upgrade_req(),
         clock: Clock::start(),
     })
+}
+
+fn check_framing(session: &ServerSession) -> Result<(), GatewayError> {
+    let encodings = session
+        .req_header()
+        .headers
+        .get_all(header::TRANSFER_ENCODING);
+    let mut values = encodings.iter();
+    let Some(first) = values.next() else {
+        return Ok(());
+    };
+    if values.next().is_some() || !first.as_bytes().eq_ignore_ascii_case(b"chunked") {
+        return Err(GatewayError::new(
+            Kind::BadRequest,
+            "transfer-encoding may be `chunked`, once, and nothing else",
+        ));
+    }
+    if raw_names_content_length(&session.to_h1_raw()) {
+        return Err(GatewayError::new(
+            Kind::BadRequest,
+            "a request may carry content-length or transfer-encoding, not both",
+        ));
+    }
+    Ok(())
 }
 
 /// The framework drops `content-length` when both are there, so only the raw head still tells.

@@ -5,12 +5,15 @@ use std::net::SocketAddr;
 use std::os::fd::IntoRawFd;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use async_trait::async_trait;
 use parking_lot::Mutex;
-use pingora::apps::{HttpServerApp, HttpServerOptions};
+use pingora::apps::{HttpServerApp, ReusedHttpStream};
 use pingora::listeners::tls::TlsSettings;
-use pingora::proxy::http_proxy_service;
+use pingora::protocols::http::ServerSession;
+use pingora::proxy::{HttpProxy, http_proxy};
 use pingora::server::configuration::ServerConf;
 use pingora::server::{Fds, ShutdownWatch};
 use pingora::services::Service as _;
@@ -37,6 +40,7 @@ pub struct Listeners {
     pub admin: Listener,
 }
 
+/// Names in the hand-over, each followed by `@` and the address.
 const SERVER: &str = "server";
 const ADMIN: &str = "admin";
 
@@ -56,13 +60,17 @@ impl Listeners {
         let mut fds = Fds::new();
         fds.get_from_sock(socket)
             .with_context(|| format!("no running process handed over its listeners at {socket}"))?;
+        let (names, numbers) = fds.serialize();
         let claim = |name: &str| -> anyhow::Result<Listener> {
-            let fd = *fds
-                .get(name)
-                .ok_or_else(|| anyhow!("the running process sent no `{name}` listener"))?;
+            let found = names.iter().zip(&numbers).find_map(|(key, fd)| {
+                let (key, address) = key.split_once('@')?;
+                (key == name).then_some((address, *fd))
+            });
+            let (address, fd) =
+                found.ok_or_else(|| anyhow!("the running process sent no `{name}` listener"))?;
             Ok(Listener {
+                address: address.parse()?,
                 fd,
-                address: address_of(fd)?,
             })
         };
         Ok(Listeners {
@@ -77,8 +85,8 @@ impl Listeners {
             .to_str()
             .ok_or_else(|| anyhow!("the upgrade socket's path is not UTF-8"))?;
         let mut fds = Fds::new();
-        fds.add(SERVER.into(), self.server.fd);
-        fds.add(ADMIN.into(), self.admin.fd);
+        fds.add(format!("{SERVER}@{}", self.server.address), self.server.fd);
+        fds.add(format!("{ADMIN}@{}", self.admin.address), self.admin.fd);
         fds.send_to_sock(socket)
             .with_context(|| format!("no new process waits at {socket}"))?;
         Ok(())
@@ -108,14 +116,6 @@ fn bind(listen: &str, key: &str) -> anyhow::Result<Listener> {
     })
 }
 
-fn address_of(fd: i32) -> anyhow::Result<SocketAddr> {
-    use std::os::fd::BorrowedFd;
-    // SAFETY: `fd` was just received over the hand-over socket and nobody has closed it.
-    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
-    let duplicate = borrowed.try_clone_to_owned()?;
-    Ok(std::net::TcpListener::from(duplicate).local_addr()?)
-}
-
 /// Starts both services on the current runtime. They stop accepting when `shutdown` says so.
 pub fn start(
     app: &Arc<App>,
@@ -127,14 +127,12 @@ pub fn start(
         max_retries: 1,
         ..ServerConf::default()
     });
-    let mut door = http_proxy_service(&server_conf, Door { app: app.clone() });
-    if let Some(proxy) = door.app_logic_mut() {
-        proxy.server_options = Some({
-            let mut options = HttpServerOptions::default();
-            options.h2c = config.server.http2;
-            options
-        });
-    }
+    let proxy = http_proxy(&server_conf, Door { app: app.clone() });
+    let shell = Shell {
+        proxy: Arc::new(proxy),
+        head_timeout: config.server.header_read_timeout,
+    };
+    let mut door = Service::new("server".into(), shell);
     let address = listeners.server.address.to_string();
     match &config.server.tls {
         None => door.add_tcp(&address),
@@ -173,4 +171,26 @@ where
     fds.add(listener.address.to_string(), listener.fd);
     let fds = Arc::new(Mutex::new(fds));
     tokio::spawn(async move { service.start_service(Some(fds), shutdown, 1).await })
+}
+
+/// The proxy, with a bound on how long a request's head may take to arrive.
+struct Shell {
+    proxy: Arc<HttpProxy<Door>>,
+    head_timeout: Duration,
+}
+
+#[async_trait]
+impl HttpServerApp for Shell {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        mut session: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        session.set_read_timeout(Some(self.head_timeout));
+        self.proxy.process_new_http(session, shutdown).await
+    }
+
+    async fn http_cleanup(&self) {
+        self.proxy.http_cleanup().await;
+    }
 }

@@ -82,7 +82,8 @@ async fn continue_from(
     if have > 0 {
         request = request.header(RANGE, format!("bytes={have}-"));
     }
-    let mut response = request.send().await.context("no answer")?;
+    let answer = request.send().await.map_err(reqwest::Error::without_url);
+    let mut response = answer.context("no answer")?;
     let status = response.status();
     let starts_at_have = || {
         let range = response.headers().get(CONTENT_RANGE)?.to_str().ok()?;

@@ -99,7 +99,7 @@ async fn pull_into(
                 return Ok(());
             }
             Err(error) => {
-                eprintln!("{} did not give the model: {error:#}", name(source));
+                eprintln!("no model from {}: {error:#}", name(source));
                 reasons.push(format!("{}: {error:#}", name(source)));
             }
         }

@@ -4,6 +4,7 @@ use analytics::{AttemptRow, LogPage};
 use serde_json::{Value, json};
 
 use super::logs_query;
+use crate::auth::{self, Permission, Presented};
 use crate::door::writer::{Gone, ReplyWriter};
 use crate::error::{GatewayError, Kind};
 use crate::exchange::Exchange;
@@ -111,6 +112,24 @@ fn info(found: &LogPage, count: usize, page: u32, per_page: u32) -> Value {
     info
 }
 
+/// A token may list rows without reading prompts and answers.
+fn may_read_bodies(exchange: &Exchange<'_>) -> bool {
+    let gateway = &exchange.place.gateway;
+    let presented = Presented {
+        headers: &exchange.incoming.headers,
+        query: exchange.incoming.query.as_deref(),
+    };
+    let tokens = exchange.app.tokens.load();
+    auth::check_rest_gateway(
+        &gateway.account,
+        &gateway.id,
+        &presented,
+        &tokens,
+        Permission::GatewayRead,
+    )
+    .is_ok()
+}
+
 async fn detail(
     exchange: &Exchange<'_>,
     writer: &mut ReplyWriter<'_>,
@@ -124,12 +143,15 @@ async fn detail(
         .await
         .map_err(store_failed)?;
     let found = found.ok_or_else(|| not_found(id))?;
-    let bodies = exchange
-        .app
-        .store
-        .body(&gateway.account, &gateway.id, id)
-        .await
-        .map_err(store_failed)?;
+    let bodies = match may_read_bodies(exchange) {
+        true => exchange
+            .app
+            .store
+            .body(&gateway.account, &gateway.id, id)
+            .await
+            .map_err(store_failed)?,
+        false => None,
+    };
     let mut result = row(&found);
     let (request, response, request_complete, response_complete) = match &bodies {
         Some(bodies) => (
@@ -246,6 +268,9 @@ pub fn row(row: &AttemptRow) -> Value {
             "input_cached_tokens": row.cache_read,
         },
         "usage_source": row.usage_source,
+        "malformed_events": row.malformed_events,
+        "tier": row.tier,
+        "upstream_request_id": row.upstream_request_id,
         "timings": {
             "total": row.duration_us as f64 / 1000.0,
             "latency": row.first_byte_us.map(|us| us as f64 / 1000.0),

@@ -6,16 +6,10 @@ use providers::ProviderSpec;
 
 use crate::auth;
 
-/// Headers as they go upstream, and whether a usable credential is among them.
-pub struct Forwarded {
-    pub headers: HeaderMap,
-    pub has_credential: bool,
-}
-
 /// A gateway token stops here, wherever it stood. A header that `Connection` names is hop-by-hop
 /// (RFC 9110 section 7.6.1). An empty or placeholder credential counts as none, or it would beat a
 /// stored key and lose to the provider.
-pub fn forward(spec: &ProviderSpec, headers: &HeaderMap) -> Forwarded {
+pub fn forward(spec: &ProviderSpec, headers: &HeaderMap) -> HeaderMap {
     let named: Vec<&str> = headers
         .get_all(CONNECTION)
         .iter()
@@ -28,10 +22,7 @@ pub fn forward(spec: &ProviderSpec, headers: &HeaderMap) -> Forwarded {
             .iter()
             .any(|token| token.eq_ignore_ascii_case(name.as_str()))
     };
-    let mut out = Forwarded {
-        headers: HeaderMap::with_capacity(headers.len() + 4),
-        has_credential: false,
-    };
+    let mut out = HeaderMap::with_capacity(headers.len() + 4);
     for (name, value) in headers {
         if !providers::is_forwarded_request_header(name.as_str()) || is_named(name) {
             continue;
@@ -41,14 +32,13 @@ pub fn forward(spec: &ProviderSpec, headers: &HeaderMap) -> Forwarded {
             if auth::is_placeholder(text) || auth::is_gateway_token(text) {
                 continue;
             }
-            out.has_credential = true;
             let mut value = value.clone();
             // No debug print of a header shows it.
             value.set_sensitive(true);
-            out.headers.append(name.clone(), value);
+            out.append(name.clone(), value);
             continue;
         }
-        out.headers.append(name.clone(), value.clone());
+        out.append(name.clone(), value.clone());
     }
     out
 }
@@ -84,8 +74,8 @@ mod tests {
             .collect()
     }
 
-    fn names(forwarded: &Forwarded) -> Vec<&str> {
-        let mut names: Vec<_> = forwarded.headers.keys().map(HeaderName::as_str).collect();
+    fn names(forwarded: &HeaderMap) -> Vec<&str> {
+        let mut names: Vec<_> = forwarded.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
         names
     }
@@ -103,8 +93,7 @@ mod tests {
         let spec = providers::find("openai").expect("built in");
         let forwarded = forward(spec, &headers);
         assert_eq!(names(&forwarded), ["authorization", "openai-beta"]);
-        assert!(forwarded.has_credential);
-        assert!(!format!("{:?}", forwarded.headers).contains("Bearer sk"));
+        assert!(!format!("{forwarded:?}").contains("Bearer sk"));
     }
 
     #[test]
@@ -113,8 +102,7 @@ mod tests {
         for value in ["Bearer ", "Bearer CF_TEMP_TOKEN", "Bearer undefined"] {
             let headers = map(&[("authorization", value)]);
             let forwarded = forward(spec, &headers);
-            assert!(!forwarded.has_credential, "{value}");
-            assert!(forwarded.headers.is_empty(), "{value}");
+            assert!(forwarded.is_empty(), "{value}");
         }
     }
 
@@ -132,7 +120,6 @@ mod tests {
             HeaderValue::from_str(&format!("Bearer {}", token.expose())).expect("ascii"),
         );
         let forwarded = forward(spec, &headers);
-        assert!(forwarded.headers.is_empty());
-        assert!(!forwarded.has_credential);
+        assert!(forwarded.is_empty());
     }
 }

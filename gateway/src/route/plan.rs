@@ -286,8 +286,7 @@ fn remote(
     let query = asked.query.map(|query| ground.caller.strip_query(query));
     let upstream = providers::upstream(spec, asked.rest, query.as_deref(), base_url, &header)
         .map_err(|error| GatewayError::new(Kind::BadRequest, error.to_string()))?;
-    let forwarded = headers::forward(spec, asked.headers);
-    let mut sent = forwarded.headers;
+    let mut sent = headers::forward(spec, asked.headers);
     for (name, secret) in configured
         .map(|provider| provider.headers.as_slice())
         .unwrap_or_default()
@@ -300,9 +299,17 @@ fn remote(
     {
         sent.insert(header::CONTENT_TYPE, value);
     }
+    let presented = {
+        let header = |name: &str| {
+            sent.get(name)
+                .and_then(|value| value.to_str().ok())
+                .map(str::to_owned)
+        };
+        providers::presented_credential(spec, &header, query.as_deref())
+    };
     let stored = configured
         .and_then(|provider| provider.api_key.as_ref())
-        .filter(|_| !forwarded.has_credential);
+        .filter(|_| presented.is_none());
     if let Some(secret) = stored {
         let body = asked
             .body
@@ -338,7 +345,11 @@ fn apply_stored(
     now: u64,
     sent: &mut HeaderMap,
 ) -> Result<(), GatewayError> {
-    let mut added = Vec::new();
+    // A signature covers the other headers, so they go in and come out again.
+    let mut signed: Vec<(String, String)> = sent
+        .iter()
+        .filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())))
+        .collect();
     let credential = Credential::new(secret);
     providers::apply_credential(
         spec,
@@ -346,13 +357,28 @@ fn apply_stored(
         method.as_str(),
         upstream,
         body,
-        &mut added,
+        &mut signed,
         now,
     )
     .map_err(|error| unusable(spec, error))?;
-    for (name, value) in added {
-        set_secret(sent, &name, &value, spec)?;
+    sent.clear();
+    for (name, value) in signed {
+        append_secret(sent, &name, &value, spec)?;
     }
+    Ok(())
+}
+
+fn append_secret(
+    sent: &mut HeaderMap,
+    name: &str,
+    value: &str,
+    spec: &ProviderSpec,
+) -> Result<(), GatewayError> {
+    let name = HeaderName::from_bytes(name.as_bytes()).map_err(|error| unusable(spec, error))?;
+    let mut value =
+        HeaderValue::from_str(value).map_err(|_| unusable(spec, "not a header value"))?;
+    value.set_sensitive(true);
+    sent.append(name, value);
     Ok(())
 }
 

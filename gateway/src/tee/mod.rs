@@ -15,6 +15,7 @@ use http::HeaderValue;
 use crate::app::App;
 use crate::attempt::Open;
 use crate::backend::http_client::Broken;
+use crate::cache::replay::Slot;
 use crate::door::writer::{Gone, Headers, ReplyWriter, value};
 use crate::error::Kind;
 use crate::exchange::Ids;
@@ -66,8 +67,8 @@ pub struct Flight<'f> {
     pub decision: Decision,
     /// Set when the answer may be stored.
     pub keep: Option<Keep>,
-    /// Whether others wait for this answer, so that it goes on when its own caller leaves.
-    pub has_followers: &'f (dyn Fn() -> bool + Sync),
+    /// Others may wait there for this answer, so that it goes on when its own caller leaves.
+    pub slot: &'f Slot,
 }
 
 /// An answer that has arrived but for its last byte.
@@ -92,7 +93,7 @@ pub async fn fly(flight: Flight<'_>, writer: &mut ReplyWriter<'_>, open: Open) -
         ids,
         decision,
         mut keep,
-        has_followers,
+        slot,
     } = flight;
     let Open {
         mut reply,
@@ -110,16 +111,16 @@ pub async fn fly(flight: Flight<'_>, writer: &mut ReplyWriter<'_>, open: Open) -
         .is_ok();
 
     let (ending, last) = loop {
-        if !is_here && !has_followers() {
-            reply.body.cancel().await;
-            break (Ending::ClientGone, Last::Nothing);
-        }
         let next = tokio::select! {
             biased;
             next = reply.body.next() => next,
             Gone = writer.gone(), if is_here => {
                 is_here = false;
                 continue;
+            }
+            () = slot.followers_left(), if !is_here => {
+                reply.body.cancel().await;
+                break (Ending::ClientGone, Last::Nothing);
             }
         };
         match next {

@@ -100,6 +100,39 @@ pub fn cache(text: &mut String, stats: &CacheStats) {
     gauge(text, "gateway_cache_bytes", "Bytes held", stats.bytes);
 }
 
+pub fn redis(text: &mut String, stats: &crate::redis::RedisStats, fallbacks: u64) {
+    gauge(
+        text,
+        "gateway_redis_up",
+        "1 while Redis answers",
+        u64::from(stats.is_up),
+    );
+    counter(
+        text,
+        "gateway_redis_commands_total",
+        "Commands that were answered",
+        stats.commands,
+    );
+    counter(
+        text,
+        "gateway_redis_errors_total",
+        "Commands that failed or took too long",
+        stats.errors,
+    );
+    counter(
+        text,
+        "gateway_redis_skipped_total",
+        "Commands not sent, because no connection stood",
+        stats.skipped,
+    );
+    counter(
+        text,
+        "gateway_limit_fallbacks_total",
+        "Requests counted by this process alone because Redis was away",
+        fallbacks,
+    );
+}
+
 #[cfg(feature = "local")]
 pub fn engine(text: &mut String, stats: &local_inference::Stats) {
     counter(
