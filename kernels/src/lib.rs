@@ -3,7 +3,7 @@
 //! | op | what | fast variants |
 //! | --- | --- | --- |
 //! | [`quant_matmul`] | activations (8 bit) x packed weights (Q4_1, Q8_0) -> f32 | AVX-512 VNNI, AVX2 |
-//! | [`paged_attention`] | causal grouped-head attention over a paged key/value pool, f32 | AVX-512, AVX2, blockwise |
+//! | [`paged_attention`] | causal grouped-head attention over a paged key/value pool, f32 | AVX-512, AVX2 |
 //! | [`kv_write`] | one position's keys and values into its block | none: it is a copy |
 //! | [`rms_norm`] | root-mean-square norm of rows | AVX-512, AVX2 |
 //! | [`rope`] | rotary position embedding, neighbouring pairs | none: 1 in 2,000 of a step |

@@ -66,7 +66,7 @@ fn swiglu_agrees_with_its_twin() {
         swiglu::plain(&x, width, &mut expected);
         for level in levels() {
             let mut out = vec![0.0; 2 * width];
-            swiglu::swiglu_at(level, &x, width, &mut out);
+            swiglu::swiglu_at(level, &Pool::new(2), &x, width, &mut out);
             assert_close(&out, &expected, 1e-6, &format!("{level:?} width {width}"));
         }
     }

@@ -5,7 +5,7 @@
 //! softmax. A row's sums run over its own blocks in order, whatever it is grouped with.
 
 use super::kv_write::{BLOCK_TOKENS, KvShape};
-use super::{exp, mul_add, widened};
+use crate::cpu::lanes::{LANES, Lanes, at_level};
 use crate::cpu::pool::{Disjoint, Pool};
 use crate::dispatch;
 
@@ -109,12 +109,7 @@ pub fn paged_attention_at(
                 work.outputs[slot] =
                     unsafe { out.slice(absolute_row * out_stride + column, shape.head_dim) };
             }
-            match count {
-                1 => attend_1(level, work),
-                2 => attend_2(level, work),
-                3 => attend_3(level, work),
-                _ => attend_4(level, work),
-            }
+            attend_at(level, count, work);
             done += count;
         }
     });
@@ -134,33 +129,27 @@ struct Group<'a> {
     outputs: [&'a mut [f32]; MAX_GROUP],
 }
 
-widened!(attend_1 = attend_1_body(work: Group<'_>));
-widened!(attend_2 = attend_2_body(work: Group<'_>));
-widened!(attend_3 = attend_3_body(work: Group<'_>));
-widened!(attend_4 = attend_4_body(work: Group<'_>));
+at_level!(attend_at = attend_some(count: usize, work: Group<'_>));
 
 #[inline(always)]
-fn attend_1_body<const FMA: bool>(work: Group<'_>) {
-    attend::<FMA, 1>(work);
-}
-#[inline(always)]
-fn attend_2_body<const FMA: bool>(work: Group<'_>) {
-    attend::<FMA, 2>(work);
-}
-#[inline(always)]
-fn attend_3_body<const FMA: bool>(work: Group<'_>) {
-    attend::<FMA, 3>(work);
-}
-#[inline(always)]
-fn attend_4_body<const FMA: bool>(work: Group<'_>) {
-    attend::<FMA, 4>(work);
+fn attend_some<V: Lanes>(count: usize, work: Group<'_>) {
+    match count {
+        1 => attend::<V, 1>(work),
+        2 => attend::<V, 2>(work),
+        3 => attend::<V, 3>(work),
+        _ => attend::<V, 4>(work),
+    }
 }
 
+/// A block is as long as a register of lanes is wide: its scores are one register a query.
+const B: usize = BLOCK_TOKENS;
+const _: () = assert!(BLOCK_TOKENS == LANES);
+
 #[inline(always)]
-fn attend<const FMA: bool, const R: usize>(work: Group<'_>) {
-    const B: usize = BLOCK_TOKENS;
+fn attend<V: Lanes, const R: usize>(work: Group<'_>) {
     let dim = work.shape.head_dim;
-    let scale = 1.0 / (dim as f32).sqrt();
+    let whole = dim / B * B;
+    let scale = V::splat(1.0 / (dim as f32).sqrt());
     let last = work.positions[..R].iter().copied().max().unwrap_or(0);
     let mut sums = [[0.0f32; MAX_HEAD_DIM]; R];
     let mut top = [f32::NEG_INFINITY; R];
@@ -174,56 +163,45 @@ fn attend<const FMA: bool, const R: usize>(work: Group<'_>) {
         let first = block_index * B;
         let filled = B.min(last + 1 - first);
 
-        let mut scores = [[0.0f32; B]; R];
+        let mut scores = [V::splat(0.0); R];
         for (i, key) in keys.as_chunks::<B>().0.iter().enumerate() {
+            let key = V::load(key);
             for r in 0..R {
-                let query = work.queries[r][i];
-                for j in 0..B {
-                    scores[r][j] = mul_add::<FMA>(query, key[j], scores[r][j]);
-                }
+                scores[r] = V::splat(work.queries[r][i]).mul_add(key, scores[r]);
             }
         }
+        let mut weights = [[0.0f32; B]; R];
         let mut shrink = [0.0f32; R];
         for r in 0..R {
-            let mut highest = top[r];
-            for j in 0..B {
-                // Past this row's own position: another row's future, or a slot never written.
-                let visible = first + j <= work.positions[r];
-                scores[r][j] = if visible {
-                    scores[r][j] * scale
-                } else {
-                    f32::NEG_INFINITY
-                };
-                highest = highest.max(scores[r][j]);
-            }
-            shrink[r] = exp::<FMA>(top[r] - highest);
+            let mut score = scores[r].mul(scale).array();
+            // Past this row's own position: another row's future, or a slot never written.
+            let visible = (work.positions[r] + 1).saturating_sub(first).min(B);
+            score[visible..].fill(f32::NEG_INFINITY);
+            let highest = score.iter().copied().fold(top[r], f32::max);
+            let below = V::splat(1.0).mul_add(V::load(&score), V::splat(-highest));
+            weights[r] = below.exp().array();
+            shrink[r] = V::splat(top[r] - highest).exp().array()[0];
+            total[r] = total[r] * shrink[r] + weights[r].iter().sum::<f32>();
             top[r] = highest;
-            let mut sum = 0.0;
-            for score in &mut scores[r] {
-                *score = exp::<FMA>(*score - highest);
-            }
-            for score in &scores[r] {
-                sum += score;
-            }
-            total[r] = mul_add::<FMA>(total[r], shrink[r], sum);
         }
-        let whole = dim / B * B;
         let mut column = 0;
         while column < whole {
+            let mut parts = [V::splat(0.0); R];
             for r in 0..R {
-                let mut part = [0.0f32; B];
-                for lane in 0..B {
-                    part[lane] = sums[r][column + lane] * shrink[r];
+                let sums: &[f32; B] = sums[r][column..].first_chunk().expect("inside the head");
+                parts[r] = V::load(sums).mul(V::splat(shrink[r]));
+            }
+            for j in 0..filled {
+                let value = values[j * dim + column..]
+                    .first_chunk()
+                    .expect("inside the block");
+                let value = V::load(value);
+                for r in 0..R {
+                    parts[r] = V::splat(weights[r][j]).mul_add(value, parts[r]);
                 }
-                for j in 0..filled {
-                    let value: &[f32; B] = values[j * dim + column..][..B]
-                        .try_into()
-                        .expect("a slice of B values");
-                    for lane in 0..B {
-                        part[lane] = mul_add::<FMA>(scores[r][j], value[lane], part[lane]);
-                    }
-                }
-                sums[r][column..column + B].copy_from_slice(&part);
+            }
+            for r in 0..R {
+                sums[r][column..column + B].copy_from_slice(&parts[r].array());
             }
             column += B;
         }
@@ -231,7 +209,7 @@ fn attend<const FMA: bool, const R: usize>(work: Group<'_>) {
             for column in whole..dim {
                 let mut part = sums[r][column] * shrink[r];
                 for j in 0..filled {
-                    part = mul_add::<FMA>(scores[r][j], values[j * dim + column], part);
+                    part += weights[r][j] * values[j * dim + column];
                 }
                 sums[r][column] = part;
             }

@@ -243,7 +243,7 @@ impl CausalModel for Llama {
                 &mut s.gate_up,
                 2 * d.feed_forward,
             );
-            kernels::swiglu(&s.gate_up, d.feed_forward, &mut s.activated);
+            kernels::swiglu(pool, &s.gate_up, d.feed_forward, &mut s.activated);
             s.quantized.quantize(pool, &s.activated, d.feed_forward);
             let parts = [(&layer.down, 0)];
             kernels::quant_matmul(pool, &s.quantized, &parts, &mut s.projected, d.hidden);

@@ -1,0 +1,234 @@
+//! Sixteen f32 side by side, in whatever registers the machine has.
+//!
+//! For loops the compiler will not widen by itself: those whose sums must stay in registers. A body generic over [`Lanes`]
+//! is compiled once per kind, inside a function that turns the kind's features on; only there do these types appear.
+
+pub(crate) const LANES: usize = 16;
+
+pub(crate) trait Lanes: Copy {
+    fn splat(value: f32) -> Self;
+    fn load(values: &[f32; LANES]) -> Self;
+    fn array(self) -> [f32; LANES];
+    /// `self * b + c`, fused where the machine fuses.
+    fn mul_add(self, b: Self, c: Self) -> Self;
+    fn mul(self, b: Self) -> Self;
+    fn div(self, b: Self) -> Self;
+    /// e^x by the polynomial of [`crate::ops::exp`].
+    fn exp(self) -> Self;
+}
+
+/// Writes the function that runs a body generic over [`Lanes`] at the level asked for.
+macro_rules! at_level {
+    ($(#[$doc:meta])* $name:ident = $body:ident ( $($arg:ident : $ty:ty),* $(,)? )) => {
+        $(#[$doc])*
+        fn $name(level: crate::Level, $($arg: $ty),*) {
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512vl,fma")]
+            fn avx512($($arg: $ty),*) {
+                $body::<crate::cpu::lanes::Avx512>($($arg),*)
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma")]
+            fn avx2($($arg: $ty),*) {
+                $body::<crate::cpu::lanes::Avx2>($($arg),*)
+            }
+            match level {
+                // SAFETY: `Level::Avx512` is only ever made by `dispatch::detect` after it saw these features.
+                #[cfg(target_arch = "x86_64")]
+                crate::Level::Avx512 => unsafe { avx512($($arg),*) },
+                // SAFETY: as above, for AVX2 and FMA.
+                #[cfg(target_arch = "x86_64")]
+                crate::Level::Avx2 => unsafe { avx2($($arg),*) },
+                _ => $body::<crate::cpu::lanes::Portable>($($arg),*),
+            }
+        }
+    };
+}
+pub(crate) use at_level;
+
+#[derive(Clone, Copy)]
+pub(crate) struct Portable([f32; LANES]);
+
+impl Lanes for Portable {
+    #[inline(always)]
+    fn splat(value: f32) -> Portable {
+        Portable([value; LANES])
+    }
+    #[inline(always)]
+    fn load(values: &[f32; LANES]) -> Portable {
+        Portable(*values)
+    }
+    #[inline(always)]
+    fn array(self) -> [f32; LANES] {
+        self.0
+    }
+    #[inline(always)]
+    fn mul_add(self, b: Portable, c: Portable) -> Portable {
+        Portable(std::array::from_fn(|i| self.0[i] * b.0[i] + c.0[i]))
+    }
+    #[inline(always)]
+    fn mul(self, b: Portable) -> Portable {
+        Portable(std::array::from_fn(|i| self.0[i] * b.0[i]))
+    }
+    #[inline(always)]
+    fn div(self, b: Portable) -> Portable {
+        Portable(std::array::from_fn(|i| self.0[i] / b.0[i]))
+    }
+    #[inline(always)]
+    fn exp(self) -> Portable {
+        Portable(self.0.map(crate::ops::exp))
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use x86::{Avx2, Avx512};
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{LANES, Lanes};
+    use crate::ops::exp_constants::{COEFFICIENTS, FIRST, HIGHEST, LN2_HIGH, LN2_LOW, LOWEST};
+    use std::arch::x86_64::*;
+    use std::f32::consts::LOG2_E;
+
+    #[derive(Clone, Copy)]
+    pub(crate) struct Avx512(__m512);
+
+    // SAFETY (all blocks below): these types are named only in functions that enable the features they use, called only at
+    // the level that was detected; loads and stores are of whole arrays of sixteen.
+    impl Lanes for Avx512 {
+        #[inline(always)]
+        fn splat(value: f32) -> Avx512 {
+            // SAFETY: see above.
+            Avx512(unsafe { _mm512_set1_ps(value) })
+        }
+        #[inline(always)]
+        fn load(values: &[f32; LANES]) -> Avx512 {
+            // SAFETY: see above.
+            Avx512(unsafe { _mm512_loadu_ps(values.as_ptr()) })
+        }
+        #[inline(always)]
+        fn array(self) -> [f32; LANES] {
+            let mut values = [0.0; LANES];
+            // SAFETY: see above.
+            unsafe { _mm512_storeu_ps(values.as_mut_ptr(), self.0) };
+            values
+        }
+        #[inline(always)]
+        fn mul_add(self, b: Avx512, c: Avx512) -> Avx512 {
+            // SAFETY: see above.
+            Avx512(unsafe { _mm512_fmadd_ps(self.0, b.0, c.0) })
+        }
+        #[inline(always)]
+        fn mul(self, b: Avx512) -> Avx512 {
+            // SAFETY: see above.
+            Avx512(unsafe { _mm512_mul_ps(self.0, b.0) })
+        }
+        #[inline(always)]
+        fn div(self, b: Avx512) -> Avx512 {
+            // SAFETY: see above.
+            Avx512(unsafe { _mm512_div_ps(self.0, b.0) })
+        }
+        #[inline(always)]
+        fn exp(self) -> Avx512 {
+            // SAFETY: see above.
+            unsafe {
+                let splat = |value: f32| _mm512_set1_ps(value);
+                let x = _mm512_min_ps(_mm512_max_ps(self.0, splat(LOWEST)), splat(HIGHEST));
+                let whole = _mm512_fmadd_ps(x, splat(LOG2_E), splat(0.5));
+                let whole = _mm512_roundscale_ps::<{ _MM_FROUND_FLOOR | _MM_FROUND_NO_EXC }>(whole);
+                let rest = _mm512_fnmadd_ps(whole, splat(LN2_HIGH), x);
+                let rest = _mm512_fnmadd_ps(whole, splat(LN2_LOW), rest);
+                let mut sum = splat(FIRST);
+                for coefficient in COEFFICIENTS {
+                    sum = _mm512_fmadd_ps(sum, rest, splat(coefficient));
+                }
+                let square = _mm512_mul_ps(rest, rest);
+                let mantissa = _mm512_fmadd_ps(sum, square, _mm512_add_ps(rest, splat(1.0)));
+                let exponent = _mm512_add_epi32(_mm512_cvtps_epi32(whole), _mm512_set1_epi32(127));
+                let scale = _mm512_castsi512_ps(_mm512_slli_epi32::<23>(exponent));
+                let is_seen = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(self.0, splat(LOWEST));
+                Avx512(_mm512_maskz_mul_ps(is_seen, mantissa, scale))
+            }
+        }
+    }
+
+    #[derive(Clone, Copy)]
+    pub(crate) struct Avx2(__m256, __m256);
+
+    impl Avx2 {
+        #[inline(always)]
+        fn both(self, f: impl Fn(__m256) -> __m256) -> Avx2 {
+            Avx2(f(self.0), f(self.1))
+        }
+    }
+
+    impl Lanes for Avx2 {
+        #[inline(always)]
+        fn splat(value: f32) -> Avx2 {
+            // SAFETY: see above.
+            let half = unsafe { _mm256_set1_ps(value) };
+            Avx2(half, half)
+        }
+        #[inline(always)]
+        fn load(values: &[f32; LANES]) -> Avx2 {
+            // SAFETY: see above.
+            unsafe {
+                Avx2(
+                    _mm256_loadu_ps(values.as_ptr()),
+                    _mm256_loadu_ps(values.as_ptr().add(8)),
+                )
+            }
+        }
+        #[inline(always)]
+        fn array(self) -> [f32; LANES] {
+            let mut values = [0.0; LANES];
+            // SAFETY: see above.
+            unsafe {
+                _mm256_storeu_ps(values.as_mut_ptr(), self.0);
+                _mm256_storeu_ps(values.as_mut_ptr().add(8), self.1);
+            }
+            values
+        }
+        #[inline(always)]
+        fn mul_add(self, b: Avx2, c: Avx2) -> Avx2 {
+            // SAFETY: see above.
+            unsafe {
+                Avx2(
+                    _mm256_fmadd_ps(self.0, b.0, c.0),
+                    _mm256_fmadd_ps(self.1, b.1, c.1),
+                )
+            }
+        }
+        #[inline(always)]
+        fn mul(self, b: Avx2) -> Avx2 {
+            // SAFETY: see above.
+            unsafe { Avx2(_mm256_mul_ps(self.0, b.0), _mm256_mul_ps(self.1, b.1)) }
+        }
+        #[inline(always)]
+        fn div(self, b: Avx2) -> Avx2 {
+            // SAFETY: see above.
+            unsafe { Avx2(_mm256_div_ps(self.0, b.0), _mm256_div_ps(self.1, b.1)) }
+        }
+        #[inline(always)]
+        fn exp(self) -> Avx2 {
+            // SAFETY: see above.
+            self.both(|value| unsafe {
+                let splat = |value: f32| _mm256_set1_ps(value);
+                let x = _mm256_min_ps(_mm256_max_ps(value, splat(LOWEST)), splat(HIGHEST));
+                let whole = _mm256_floor_ps(_mm256_fmadd_ps(x, splat(LOG2_E), splat(0.5)));
+                let rest = _mm256_fnmadd_ps(whole, splat(LN2_HIGH), x);
+                let rest = _mm256_fnmadd_ps(whole, splat(LN2_LOW), rest);
+                let mut sum = splat(FIRST);
+                for coefficient in COEFFICIENTS {
+                    sum = _mm256_fmadd_ps(sum, rest, splat(coefficient));
+                }
+                let square = _mm256_mul_ps(rest, rest);
+                let mantissa = _mm256_fmadd_ps(sum, square, _mm256_add_ps(rest, splat(1.0)));
+                let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(whole), _mm256_set1_epi32(127));
+                let scale = _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent));
+                let is_seen = _mm256_cmp_ps::<_CMP_GE_OQ>(value, splat(LOWEST));
+                _mm256_and_ps(_mm256_mul_ps(mantissa, scale), is_seen)
+            })
+        }
+    }
+}
