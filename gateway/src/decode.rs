@@ -108,7 +108,7 @@ fn resolve(whole: &Bytes, index: usize, written: Written<'_>) -> Result<Entry, G
         .provider
         .filter(|slug| !slug.is_empty())
         .ok_or_else(|| missing("provider"))?;
-    let endpoint = written.endpoint.unwrap_or_default();
+    let endpoint = written.endpoint.ok_or_else(|| missing("endpoint"))?;
     let (endpoint, query_string) = match endpoint.split_once('?') {
         Some((path, query)) => (path.to_owned(), Some(query.to_owned())),
         None => (endpoint, None),
@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn the_oldest_credential_form_becomes_a_header() {
-        let entry = one(r#"{"provider":"openai","authorization":"Bearer y"}"#);
+        let entry = one(r#"{"provider":"openai","endpoint":"e","authorization":"Bearer y"}"#);
         assert_eq!(entry.headers["authorization"], "Bearer y");
     }
 
@@ -236,15 +236,15 @@ mod tests {
             ("[{}]", "step 0 has no `provider`"),
             (r#"[{"provider":7}]"#, "not a list of steps"),
             (
-                r#"[{"provider":"openai","headers":[]}]"#,
+                r#"[{"provider":"openai","endpoint":"e","headers":[]}]"#,
                 "`headers` is not an object",
             ),
             (
-                r#"[{"provider":"openai","headers":{"a b":"c"}}]"#,
+                r#"[{"provider":"openai","endpoint":"e","headers":{"a b":"c"}}]"#,
                 "`a b` is not a header name",
             ),
             (
-                r#"[{"provider":"openai","headers":{"a":"b\r\nc: d"}}]"#,
+                r#"[{"provider":"openai","endpoint":"e","headers":{"a":"b\r\nc: d"}}]"#,
                 "control characters",
             ),
             (r#"[{"provider":"openai""#, "not a list of steps"),

@@ -37,7 +37,10 @@ pub async fn tail(
     .await?;
     rows.reverse();
     let mut last_id = print(&rows);
-    while follow {
+    if !follow {
+        return Ok(());
+    }
+    loop {
         tokio::time::sleep(POLL_INTERVAL).await;
         let query = match &last_id {
             Some(id) => format!("per_page={PAGE}&order_by_direction=asc&after_id={id}"),
@@ -46,7 +49,6 @@ pub async fn tail(
         let rows = fetch(&client, &base, token, &query).await?;
         last_id = print(&rows).or(last_id);
     }
-    Ok(())
 }
 
 async fn fetch(

@@ -128,7 +128,7 @@ pub async fn run(run: &mut Run<'_, '_>, step: &PlanStep, trace: &mut RequestTrac
                 let wait = asked.map_or(own, |asked| asked.max(own));
                 tokio::select! {
                     _ = tokio::time::sleep(wait) => {}
-                    () = abandoned(run.writer, run.slot) => return Outcome::ClientGone,
+                    () = abandoned(run.app, run.writer, run.slot) => return Outcome::ClientGone,
                 }
             }
             (Verdict::Next | Verdict::Stop, error) => {
@@ -143,8 +143,12 @@ pub async fn run(run: &mut Run<'_, '_>, step: &PlanStep, trace: &mut RequestTrac
 
 /// Resolves when nobody is left to answer: the caller is gone, and so is everybody who waited for
 /// the same answer.
-pub async fn abandoned(writer: &mut ReplyWriter<'_>, slot: &Slot) {
+pub async fn abandoned(app: &App, writer: &mut ReplyWriter<'_>, slot: &Slot) {
+    let was_gone = writer.is_gone();
     let Gone = writer.gone().await;
+    if !was_gone {
+        app.metrics.callers_left.inc();
+    }
     slot.followers_left().await;
 }
 

@@ -74,13 +74,13 @@ pub async fn try_once(
         }
         let failure = tokio::select! {
             failure = failure_of(&mut open) => failure,
-            () = abandoned(run.writer, run.slot) => return gone(open).await,
+            () = abandoned(run.app, run.writer, run.slot) => return gone(open).await,
         };
         return Tried::Bad { open, failure };
     }
     let inspected = tokio::select! {
         inspected = inspect::inspect(&mut open, &step.tries, may_go_on) => inspected,
-        () = abandoned(run.writer, run.slot) => return gone(open).await,
+        () = abandoned(run.app, run.writer, run.slot) => return gone(open).await,
     };
     match inspected {
         Ok(None) => Tried::Good(open),
@@ -149,7 +149,7 @@ async fn send(
     match (&step.target, &step.body) {
         (Target::Remote(target), StepBody::Held(body)) => tokio::select! {
             sent = remote::send(&run.app.http, target, body, timeouts) => sent.map_err(NoAnswer::Broken),
-            () = abandoned(run.writer, run.slot) => Err(NoAnswer::Gone),
+            () = abandoned(run.app, run.writer, run.slot) => Err(NoAnswer::Gone),
         },
         (Target::Remote(target), StepBody::Streamed) => {
             let (mut bytes, streamed, budget) = (
@@ -182,7 +182,7 @@ async fn send(
         }
         (Target::Local { endpoint, is_rest }, StepBody::Held(body)) => tokio::select! {
             reply = run.app.engine_reply(endpoint, *is_rest, body) => Ok(reply),
-            () = abandoned(run.writer, run.slot) => Err(NoAnswer::Gone),
+            () = abandoned(run.app, run.writer, run.slot) => Err(NoAnswer::Gone),
         },
         (Target::Local { .. }, StepBody::Streamed) => Err(NoAnswer::Caller(GatewayError::new(
             Kind::BadRequest,

@@ -44,6 +44,8 @@ enum Source {
     Engine {
         pieces: tokio::sync::mpsc::Receiver<local::Piece>,
     },
+    /// A body that is whole in memory.
+    Full(Option<Bytes>),
     Nothing,
 }
 
@@ -66,10 +68,11 @@ impl ReplyBody {
     }
 
     pub fn full(bytes: Bytes) -> ReplyBody {
+        let source = Source::Full(Some(bytes).filter(|bytes| !bytes.is_empty()));
         ReplyBody {
-            held: VecDeque::from([bytes]),
-            source: Source::Nothing,
-            is_over: true,
+            held: VecDeque::new(),
+            source,
+            is_over: false,
         }
     }
 
@@ -118,6 +121,7 @@ impl ReplyBody {
                 }
                 None => None,
             },
+            Source::Full(bytes) => bytes.take(),
             Source::Nothing => None,
         };
         self.is_over = piece.is_none();
@@ -133,6 +137,7 @@ impl ReplyBody {
             Source::Http(body) => self.is_over || body.is_done(),
             #[cfg(feature = "local")]
             Source::Engine { .. } => self.is_over,
+            Source::Full(bytes) => bytes.is_none(),
             Source::Nothing => true,
         }
     }
@@ -141,6 +146,7 @@ impl ReplyBody {
     pub fn is_drained(&mut self) -> bool {
         match &mut self.source {
             Source::Http(body) => self.is_over || body.is_done(),
+            Source::Full(bytes) => bytes.is_none(),
             _ => self.is_over,
         }
     }
@@ -158,7 +164,7 @@ impl ReplyBody {
             Source::Http(body) => body.cancel().await,
             #[cfg(feature = "local")]
             Source::Engine { pieces } => pieces.close(),
-            Source::Nothing => {}
+            Source::Full(_) | Source::Nothing => {}
         }
         self.source = Source::Nothing;
         self.is_over = true;

@@ -21,9 +21,7 @@ pub fn head(session: &ServerSession) -> Result<Incoming, GatewayError> {
         .map_err(|_| GatewayError::new(Kind::BadRequest, "the request path is not valid UTF-8"))?;
     // An absolute-form target (`GET http://host/path`) is answered by its path.
     let target = match target.split_once("://") {
-        Some((scheme, rest)) if matches!(scheme, "http" | "https") => {
-            rest.find('/').map_or("/", |at| &rest[at..])
-        }
+        Some(("http" | "https", rest)) => rest.find('/').map_or("/", |at| &rest[at..]),
         _ => target,
     };
     let (path, query) = match target.split_once('?') {

@@ -18,6 +18,7 @@ use pingora::server::configuration::ServerConf;
 use pingora::server::{Fds, ShutdownWatch};
 use pingora::services::Service as _;
 use pingora::services::listening::Service;
+use tokio::sync::oneshot;
 
 use super::Door;
 use crate::admin::Admin;
@@ -179,6 +180,23 @@ struct Shell {
     head_timeout: Duration,
 }
 
+/// Longest an idle connection is kept for its next request, the framework's own default.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+
+/// Travels with a connection into the proxy, which hands it to the door once the head is read.
+pub struct HeadWatch(oneshot::Sender<()>);
+
+impl HeadWatch {
+    pub fn arrived(self) {
+        if self.0.send(()).is_err() {
+            tracing::debug!("a head arrived as its time ran out");
+        }
+    }
+}
+
+/// Marks a connection that has served a request, for the next one on it.
+pub struct Served;
+
 #[async_trait]
 impl HttpServerApp for Shell {
     async fn process_new_http(
@@ -186,8 +204,27 @@ impl HttpServerApp for Shell {
         mut session: ServerSession,
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
-        session.set_read_timeout(Some(self.head_timeout));
-        self.proxy.process_new_http(session, shutdown).await
+        if session.is_http2() {
+            return self.proxy.process_new_http(session, shutdown).await;
+        }
+        let is_reused = session.take_connection_user_context().is_some();
+        let patience = if is_reused {
+            KEEP_ALIVE + self.head_timeout
+        } else {
+            self.head_timeout
+        };
+        let (watch, arrived) = oneshot::channel();
+        session.set_connection_user_context(Some(Box::new(HeadWatch(watch))));
+        let too_late = async {
+            if tokio::time::timeout(patience, arrived).await.is_ok() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            reused = self.proxy.process_new_http(session, shutdown) => reused,
+            () = too_late => None,
+        }
     }
 
     async fn http_cleanup(&self) {

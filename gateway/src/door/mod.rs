@@ -11,6 +11,7 @@ pub mod shutdown;
 pub mod websocket;
 pub mod writer;
 
+use std::any::Any;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -71,6 +72,26 @@ impl ProxyHttp for Door {
                 Ok(false)
             }
         }
+    }
+
+    /// Called when the head of a request was read, with what `listen` sent along.
+    fn on_connection_reuse(
+        &self,
+        _session: &mut Session,
+        _ctx: &mut Context,
+        sent: Box<dyn Any + Send + Sync>,
+    ) {
+        if let Ok(watch) = sent.downcast::<listen::HeadWatch>() {
+            watch.arrived();
+        }
+    }
+
+    fn persist_connection_context(
+        &self,
+        _session: &Session,
+        _ctx: &Context,
+    ) -> Option<Box<dyn Any + Send + Sync>> {
+        Some(Box::new(listen::Served))
     }
 
     async fn upstream_peer(

@@ -20,6 +20,7 @@ pub struct ReplyWriter<'s> {
     /// HEAD, or a status that has no body: chunks are swallowed.
     is_bodiless: bool,
     state: State,
+    is_gone: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +41,7 @@ impl<'s> ReplyWriter<'s> {
             session,
             is_bodiless: false,
             state: State::Nothing,
+            is_gone: false,
         }
     }
 
@@ -114,11 +116,14 @@ impl<'s> ReplyWriter<'s> {
 
     /// Resolves when the caller leaves, never otherwise. Cancel-safe.
     pub async fn gone(&mut self) -> Gone {
-        loop {
-            if self.session.read_body_or_idle(true).await.is_err() {
-                return Gone;
-            }
+        while !self.is_gone {
+            self.is_gone = self.session.read_body_or_idle(true).await.is_err();
         }
+        Gone
+    }
+
+    pub fn is_gone(&self) -> bool {
+        self.is_gone
     }
 
     /// The body of the request, for the one backend that streams it through.

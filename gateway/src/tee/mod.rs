@@ -116,6 +116,7 @@ pub async fn fly(flight: Flight<'_>, writer: &mut ReplyWriter<'_>, open: Open) -
             next = reply.body.next() => next,
             Gone = writer.gone(), if is_here => {
                 is_here = false;
+                app.metrics.callers_left.inc();
                 continue;
             }
             () = slot.followers_left(), if !is_here => {

@@ -17,6 +17,7 @@ pub struct Metrics {
     pub request_seconds: Histogram,
     pub attempt_first_byte_seconds: Histogram,
     pub malformed_events: IntCounter,
+    pub callers_left: IntCounter,
     pub records_lost: IntCounter,
 }
 
@@ -78,6 +79,10 @@ impl Metrics {
             malformed_events: counter(
                 "gateway_malformed_events_total",
                 "Stream events that could not be read and were passed on unchanged",
+            ),
+            callers_left: counter(
+                "gateway_callers_left_total",
+                "Callers seen to leave before their answer was complete",
             ),
             records_lost: counter(
                 "gateway_records_lost_total",

@@ -133,22 +133,15 @@ impl Fault {
                 internal_code: self.code,
                 http_code: self.status,
                 message: format!("AiError: {} ({request_id})", self.text),
-                description: &self.text,
+                // Without the kind of error in front, as the original has it.
+                description: self
+                    .text
+                    .strip_prefix("No such model: ")
+                    .unwrap_or(&self.text),
                 request_id: &request_id,
             }),
         };
         LocalReply::json(self.status, self.retry_after_s, body)
-    }
-
-    /// The event that ends a stream which cannot go on: both families of clients find their field in it.
-    pub(super) fn event(&self) -> String {
-        let request_id = Uuid::new_v4().to_string();
-        let errors = [self.native(&request_id)];
-        let event = ErrorEvent {
-            errors,
-            error: self.openai(&request_id),
-        };
-        format!("data: {}\n\n", String::from_utf8_lossy(&to_json(&event)))
     }
 
     fn envelope<'f>(&'f self, request_id: &str, is_openai: bool) -> Envelope<'f> {
@@ -222,12 +215,6 @@ struct OpenAiError<'f> {
     kind: &'static str,
     param: Option<&'f str>,
     code: Option<&'static str>,
-}
-
-#[derive(Serialize)]
-struct ErrorEvent<'f> {
-    errors: [NativeError; 1],
-    error: OpenAiError<'f>,
 }
 
 #[derive(Serialize)]

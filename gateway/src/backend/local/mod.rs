@@ -107,7 +107,7 @@ pub fn endpoint(rest: &str) -> Option<LocalEndpoint> {
     }
 }
 
-/// Answers one request. Every failure that is known before the first token has its own status; later ones are in the body.
+/// Answers one request. Every failure that is known before the first token has its own status; later ones end the stream.
 pub async fn serve(
     engine: &EngineHandle,
     host: Host,

@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 use local_inference::TokenEvent;
-use std::collections::VecDeque;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -14,7 +13,8 @@ use super::reply::Answer;
 pub enum Piece {
     /// Whole events.
     Bytes(Bytes),
-    /// The answer broke off; the event that says so to the caller's SDK went out just before. Nothing follows.
+    /// The answer broke off: nothing follows, least of all the mark of a whole stream. Whoever writes to the caller says so in
+    /// the caller's dialect, as for any provider.
     Failed(String),
 }
 
@@ -26,8 +26,6 @@ pub struct LocalStream {
     answer: Answer,
     first: Option<TokenEvent>,
     events: mpsc::Receiver<TokenEvent>,
-    /// Rendered and not yet taken.
-    ready: VecDeque<Piece>,
     is_over: bool,
     padding: Padding,
 }
@@ -42,7 +40,6 @@ impl LocalStream {
             answer,
             first: Some(first),
             events,
-            ready: VecDeque::new(),
             is_over: false,
             padding: Padding::new(),
         }
@@ -50,9 +47,6 @@ impl LocalStream {
 
     /// The next piece; `None` after the clean end or after a failure. Cancel-safe.
     pub async fn recv(&mut self) -> Option<Piece> {
-        if let Some(piece) = self.ready.pop_front() {
-            return Some(piece);
-        }
         if self.is_over {
             return None;
         }
@@ -77,9 +71,7 @@ impl LocalStream {
             }
             TokenEvent::Failed(error) => {
                 self.is_over = true;
-                let fault = Fault::engine(error, "");
-                text += &fault.event();
-                self.ready.push_back(Piece::Failed(fault.text));
+                return Some(Piece::Failed(Fault::engine(error, "").text));
             }
         }
         Some(Piece::Bytes(text.into()))
