@@ -17,7 +17,7 @@ use crate::auth::LiveTokens;
 use crate::backend::Reply;
 use crate::backend::http_client::HttpClient;
 use crate::cache::ReplyCache;
-use crate::config::{Config, LiveConfig, Records};
+use crate::config::{Config, LiveConfig};
 use crate::door::listen::{self, Listeners};
 use crate::door::shutdown::Drain;
 use crate::limit::shared::SharedWindows;
@@ -111,10 +111,6 @@ impl App {
             windows.retain(|account, id| config.gateway(account, id).is_ok())
         });
         Ok((Arc::new(app), writer))
-    }
-
-    pub fn config_records(&self) -> Records {
-        self.live.load().records.clone()
     }
 
     pub fn is_draining(&self) -> bool {

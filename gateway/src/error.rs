@@ -63,7 +63,6 @@ kinds! {
     Unauthorized,      "unauthorized",       401, 2009, Client,   "the gateway token is missing or wrong";
     Forbidden,         "forbidden",          403, 2036, Client,   "the token does not allow this";
     Busy,              "busy",               503, 2002, Gateway,  "too many requests are in flight";
-    Draining,          "draining",           503, 2002, Gateway,  "the gateway is shutting down";
     BadRequest,        "bad_request",        400, 7001, Client,   "the request is not valid";
     BodyTooLarge,      "body_too_large",     413, 7001, Client,   "the request body is larger than this gateway takes";
     BodyTimeout,       "body_timeout",       408, 7001, Client,   "the request body did not arrive in time";

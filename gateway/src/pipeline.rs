@@ -23,6 +23,7 @@ use crate::identify::{self, Place, What};
 use crate::record::{self, Subject};
 use crate::rest;
 use crate::route::{self, Ground, Plan, PlanStep, StepBody};
+use crate::tee::capture::Capture;
 use crate::tee::{self, Ending, Flight};
 use crate::trace::{Decision, RequestTrace};
 
@@ -178,7 +179,12 @@ async fn answer(exchange: &Exchange<'_>, writer: &mut ReplyWriter<'_>) -> Served
         Err(error) => return refuse(exchange, writer, trace, error).await,
     };
     let mut reserved = false;
-    let mut streamed = Vec::new();
+    let records = &exchange.config.records;
+    let mut streamed = Capture::new(
+        &exchange.app.capture_budget,
+        records.max_body_bytes,
+        records.capture_bodies,
+    );
     let mut last_error = None;
     for step in &plan.steps {
         let slot = match replay::look_up(exchange, step, writer).await {
@@ -315,10 +321,12 @@ async fn deliver(
     mut trace: RequestTrace,
     mut open: attempt::Open,
     mut slot: Slot,
-    streamed: Vec<Bytes>,
+    mut streamed: Capture,
 ) -> Served {
-    if !streamed.is_empty() {
-        open.attempt.request_body = streamed.concat().into();
+    let (pieces, is_complete) = streamed.take();
+    if !pieces.is_empty() {
+        open.attempt.request_body = pieces.concat().into();
+        open.attempt.request_complete = is_complete;
     }
     let decision = match (open.attempt.step, open.attempt.number) {
         (0, 1) => Decision::Direct,
@@ -331,6 +339,7 @@ async fn deliver(
     let flight = Flight {
         app: exchange.app,
         ids: exchange.ids,
+        records: &exchange.config.records,
         decision,
         keep,
         slot: &slot,
@@ -469,6 +478,7 @@ pub fn write_record(exchange: &Exchange<'_>, trace: RequestTrace) {
         caller: exchange.caller,
         incoming: exchange.incoming,
         ids: exchange.ids,
+        records: &exchange.config.records,
         catalog: &catalog,
     };
     app.record(&record::build(&subject, trace));

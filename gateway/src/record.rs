@@ -8,7 +8,7 @@ use bytes::Bytes;
 use providers::{Catalog, Ending, Reading, RequestType, Usage, UsageSource};
 
 use crate::auth::Caller;
-use crate::config::Gateway;
+use crate::config::{Gateway, Records};
 use crate::exchange::{Ids, Incoming};
 use crate::trace::{Attempt, Decision, RequestTrace};
 
@@ -21,6 +21,7 @@ pub struct Subject<'s> {
     pub caller: &'s Caller,
     pub incoming: &'s Incoming,
     pub ids: &'s Ids,
+    pub records: &'s Records,
     pub catalog: &'s Catalog,
 }
 
@@ -200,17 +201,19 @@ fn attempt_row(subject: &Subject<'_>, attempt: Attempt, user_agent: &str) -> Att
             reading.malformed_events.min(u32::MAX as u64) as u32
         }),
         collect: settings.collect,
-        body: bodies(&attempt),
+        body: bodies(subject.records, &attempt),
         id: attempt.id,
     }
 }
 
-fn bodies(attempt: &Attempt) -> Option<Bodies> {
-    let keeps = attempt.settings.collect && attempt.settings.collect_payload;
+fn bodies(records: &Records, attempt: &Attempt) -> Option<Bodies> {
+    let keeps =
+        records.capture_bodies && attempt.settings.collect && attempt.settings.collect_payload;
+    let kept = attempt.request_body.len().min(records.max_body_bytes);
     keeps.then(|| Bodies {
-        request: attempt.request_body.to_vec(),
+        request: attempt.request_body[..kept].to_vec(),
         response: join(&attempt.response_body),
-        request_complete: attempt.request_complete,
+        request_complete: attempt.request_complete && kept == attempt.request_body.len(),
         response_complete: attempt.response_complete,
     })
 }

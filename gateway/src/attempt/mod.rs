@@ -10,7 +10,6 @@ pub mod verdict;
 
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use providers::{Failure, ReplyReader};
 
 use crate::app::App;
@@ -20,6 +19,7 @@ use crate::door::intake::BodyLimits;
 use crate::door::writer::{Gone, ReplyWriter};
 use crate::error::{GatewayError, Kind};
 use crate::route::{Plan, PlanStep};
+use crate::tee::capture::Capture;
 use crate::trace::{Attempt, Decision, RequestTrace};
 use verdict::{Failed, Remaining, Verdict};
 
@@ -54,7 +54,7 @@ pub struct Run<'r, 's> {
     /// The step's place in the cache: others may wait there for this answer.
     pub slot: &'r Slot,
     /// Pieces of a streamed request body, kept for the record.
-    pub streamed: &'r mut Vec<Bytes>,
+    pub streamed: &'r mut Capture,
 }
 
 pub async fn run(run: &mut Run<'_, '_>, step: &PlanStep, trace: &mut RequestTrace) -> Outcome {

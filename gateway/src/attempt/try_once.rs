@@ -152,15 +152,11 @@ async fn send(
             () = abandoned(run.app, run.writer, run.slot) => Err(NoAnswer::Gone),
         },
         (Target::Remote(target), StepBody::Streamed) => {
-            let (mut bytes, streamed, budget) = (
-                0u64,
-                &mut *run.streamed,
-                run.app.config_records().max_body_bytes as u64,
-            );
+            let (mut bytes, copy) = (0u64, &mut *run.streamed);
             let keep = |chunk: &Bytes| {
                 bytes += chunk.len() as u64;
-                if step.record.collect_payload && bytes <= budget {
-                    streamed.push(chunk.clone());
+                if step.record.collect && step.record.collect_payload {
+                    copy.push(chunk);
                 }
             };
             let sent = remote::send_streamed(
@@ -173,7 +169,6 @@ async fn send(
             )
             .await;
             attempt.request_bytes = bytes;
-            attempt.request_complete = bytes <= budget;
             sent.map_err(|failure| match failure {
                 StreamFailure::Upstream(broken) => NoAnswer::Broken(broken),
                 StreamFailure::Caller(error) if error.kind == Kind::BadRequest => NoAnswer::Gone,

@@ -16,6 +16,7 @@ use crate::app::App;
 use crate::attempt::Open;
 use crate::backend::http_client::Broken;
 use crate::cache::replay::Slot;
+use crate::config::Records;
 use crate::door::writer::{Gone, Headers, ReplyWriter, value};
 use crate::error::Kind;
 use crate::exchange::Ids;
@@ -64,6 +65,7 @@ impl Keep {
 pub struct Flight<'f> {
     pub app: &'f App,
     pub ids: &'f Ids,
+    pub records: &'f Records,
     pub decision: Decision,
     /// Set when the answer may be stored.
     pub keep: Option<Keep>,
@@ -91,6 +93,7 @@ pub async fn fly(flight: Flight<'_>, writer: &mut ReplyWriter<'_>, open: Open) -
     let Flight {
         app,
         ids,
+        records,
         decision,
         mut keep,
         slot,
@@ -101,7 +104,6 @@ pub async fn fly(flight: Flight<'_>, writer: &mut ReplyWriter<'_>, open: Open) -
         mut attempt,
     } = open;
     attempt.decision = decision;
-    let records = app.config_records();
     let captures =
         records.capture_bodies && attempt.settings.collect && attempt.settings.collect_payload;
     let mut copy = Capture::new(&app.capture_budget, records.max_body_bytes, captures);
