@@ -207,6 +207,8 @@ fn byte_alphabet() -> HashMap<char, u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalogue;
+    use crate::testing::model_dir_or_skip;
 
     #[test]
     fn the_alphabet_covers_every_byte_once() {
@@ -228,5 +230,49 @@ mod tests {
         assert!(build(&["a"], &["a b"], &[1]).is_some());
         assert!(build(&["漢"], &[], &[1]).is_some());
         assert!(build(&["a", "b", "ab"], &["a b"], &[1, 1, 1]).is_none());
+    }
+
+    /// Expected ids are by a separate, naive byte-pair merge over the file's tables (each digit alone, then GPT-2's pattern).
+    #[test]
+    fn smollm2_texts_become_the_ids_it_was_trained_with() {
+        let Some(directory) = model_dir_or_skip("the tokenizer's ids") else {
+            return;
+        };
+        let path = directory.join(catalogue::all()[0].file);
+        let bytes = std::fs::read(path).expect("the file was just seen");
+        let file = Gguf::parse(&bytes).expect("a valid file");
+        let tokenizer = Tokenizer::from_gguf(&file).expect("a known tokenizer");
+        let check = |text: &str, ids: &[u32]| {
+            assert_eq!(tokenizer.encode(text).as_deref(), Ok(ids), "{text:?}");
+            let bytes: Vec<u8> = ids
+                .iter()
+                .flat_map(|id| tokenizer.token_bytes(*id).to_vec())
+                .collect();
+            let written = text.replace("<|im_start|>", "").replace("<|im_end|>", "");
+            assert_eq!(String::from_utf8(bytes).as_deref(), Ok(written.as_str()));
+        };
+        check(
+            "<|im_start|>user\nIn 2024, what's 3.14 + 2?<|im_end|>\n",
+            &[
+                1, 4093, 198, 788, 216, 34, 32, 34, 36, 28, 732, 506, 216, 35, 30, 33, 36, 1232,
+                216, 34, 47, 2, 198,
+            ],
+        );
+        check(
+            "  naïve 漢字 👩‍👩‍👧\t\n\n x",
+            &[
+                216, 15486, 46494, 17097, 137, 112, 36518, 15107, 235, 119, 321, 231, 10813, 235,
+                119, 321, 231, 10813, 235, 117, 197, 1116, 1792,
+            ],
+        );
+        check(
+            "don't STOP  it's 100%",
+            &[12420, 982, 5022, 7627, 216, 357, 506, 216, 33, 32, 32, 21],
+        );
+        check(
+            "def f(x):\n    return x**2\n",
+            &[1604, 275, 24, 104, 727, 472, 1003, 1792, 828, 34, 198],
+        );
+        assert!(tokenizer.is_end(2) && tokenizer.is_end(0) && !tokenizer.is_end(1));
     }
 }
