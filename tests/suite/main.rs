@@ -7,6 +7,7 @@ mod bad_framing;
 mod bad_input;
 mod cache;
 mod client_gone;
+mod dashboards;
 mod fallback;
 mod faults_before_the_first_byte;
 mod faults_in_the_stream;
