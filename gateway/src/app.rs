@@ -30,6 +30,9 @@ use crate::telemetry::rooms;
 
 /// How long the old process keeps accepting after it handed its listeners over.
 const HAND_OVER_OVERLAP: Duration = Duration::from_secs(1);
+/// Longest wait for connections to close once nothing is in flight on them: the last frames of an
+/// HTTP/2 answer leave after its request has ended.
+const CLOSING_PATIENCE: Duration = Duration::from_secs(2);
 /// Longest wait for the record writer at the end.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -44,7 +47,10 @@ pub struct App {
     pub recorder: Recorder,
     pub store: Store,
     pub metrics: Metrics,
+    /// Requests in flight.
     pub drain: Arc<Drain>,
+    /// Open connections of callers.
+    pub connections: Arc<Drain>,
     pub capture_budget: Arc<Budget>,
     draining: AtomicBool,
     #[cfg(feature = "local")]
@@ -100,6 +106,7 @@ impl App {
             store,
             metrics: Metrics::new(),
             drain: Arc::new(Drain::default()),
+            connections: Arc::new(Drain::default()),
             capture_budget: Budget::new(config.records.body_memory_bytes),
             draining: AtomicBool::new(false),
             #[cfg(feature = "local")]
@@ -191,6 +198,10 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
     let live = LiveConfig::open(options.config.as_deref())?;
     let config = live.load();
     crate::telemetry::tracing::init(&config.log);
+    // Known before the running process is asked to leave.
+    if let Some(tls) = &config.server.tls {
+        listen::check_tls(tls)?;
+    }
     let (app, writer) = App::open(live).await?;
     let listeners = match options.upgrade {
         true => {
@@ -217,14 +228,24 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
     );
     stop.send_replace(true);
     let patience = app.live.load().server.drain_timeout;
-    if !app.drain.wait(patience).await {
+    let drained = tokio::time::timeout(patience, async {
+        for service in services {
+            if let Err(error) = service.await {
+                tracing::error!(%error, "a listener did not end well");
+            }
+        }
+        app.drain.wait(patience).await
+    });
+    if drained.await == Ok(true) {
+        app.connections.wait(CLOSING_PATIENCE).await;
+    } else {
         tracing::warn!(
             in_flight = app.drain.in_flight(),
-            "requests were still in flight when the drain timeout ended"
+            "requests were still in flight when the drain timeout ended; they are cut"
         );
     }
     app.stop_engine();
-    for task in services.into_iter().chain(watchers) {
+    for task in watchers {
         task.abort();
     }
     writer.drain(FLUSH_PATIENCE).await;

@@ -160,6 +160,9 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         }),
         Command::CheckConfig { config } => {
             let loaded = config.load()?;
+            if let Some(tls) = &loaded.server.tls {
+                crate::door::listen::check_tls(tls)?;
+            }
             let gateways = loaded.gateways().count();
             println!(
                 "the configuration is good: {gateways} gateways, {} providers configured",

@@ -9,9 +9,11 @@ pub mod client;
 pub mod config;
 pub mod gateway;
 pub mod http;
+pub mod http2;
 pub mod logs;
 pub mod shapes;
 pub mod sse;
+pub mod tls;
 pub mod upstream;
 
 pub use client::{Answer, Connection, Ending, Request};

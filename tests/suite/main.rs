@@ -20,5 +20,6 @@ mod passthrough_streams;
 mod records;
 mod slugs;
 mod tidy;
+mod tls;
 mod universal;
 mod websocket;

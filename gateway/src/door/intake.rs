@@ -31,11 +31,19 @@ pub fn head(session: &ServerSession) -> Result<Incoming, GatewayError> {
     if !session.is_http2() {
         check_framing(session)?;
     }
+    let mut headers = request.headers.clone();
+    // HTTP/2 names the host apart; everything behind this looks for it in one place.
+    if let Some(authority) = request.uri.authority()
+        && session.is_http2()
+        && let Ok(host) = authority.as_str().parse()
+    {
+        headers.insert(header::HOST, host);
+    }
     Ok(Incoming {
         method: request.method.clone(),
         path: path.to_owned(),
         query,
-        headers: request.headers.clone(),
+        headers,
         client: session
             .client_addr()
             .and_then(|address| address.as_inet().copied()),

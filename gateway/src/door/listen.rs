@@ -5,24 +5,30 @@ use std::net::SocketAddr;
 use std::os::fd::IntoRawFd;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, ensure};
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use pingora::apps::{HttpServerApp, ReusedHttpStream};
+use pingora::apps::{HttpServerApp, ReusedHttpStream, ServerApp};
 use pingora::listeners::tls::TlsSettings;
+use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::proxy::{HttpProxy, http_proxy};
 use pingora::server::configuration::ServerConf;
 use pingora::server::{Fds, ShutdownWatch};
 use pingora::services::Service as _;
 use pingora::services::listening::Service;
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::sync::oneshot;
 
 use super::Door;
+use super::shutdown::Drain;
 use crate::admin::Admin;
 use crate::app::App;
+use crate::config::Tls;
 
 /// Connections the kernel queues for us while we are busy; past it callers are refused.
 const BACKLOG: u32 = 4096;
@@ -40,6 +46,9 @@ pub struct Listeners {
     pub server: Listener,
     pub admin: Listener,
 }
+
+/// How long a new process waits for the running one to hand over.
+const TAKE_OVER_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Names in the hand-over, each followed by `@` and the address.
 const SERVER: &str = "server";
@@ -59,8 +68,15 @@ impl Listeners {
             .to_str()
             .ok_or_else(|| anyhow!("the upgrade socket's path is not UTF-8"))?;
         let mut fds = Fds::new();
-        fds.get_from_sock(socket)
-            .with_context(|| format!("no running process handed over its listeners at {socket}"))?;
+        let asked = Instant::now();
+        // The framework waits for some seconds only, and a person types the signal.
+        while let Err(error) = fds.get_from_sock(socket) {
+            if asked.elapsed() >= TAKE_OVER_PATIENCE {
+                return Err(error).with_context(|| {
+                    format!("no running process handed over its listeners at {socket}; send it SIGQUIT after this one has started")
+                });
+            }
+        }
         let (names, numbers) = fds.serialize();
         let claim = |name: &str| -> anyhow::Result<Listener> {
             let found = names.iter().zip(&numbers).find_map(|(key, fd)| {
@@ -133,6 +149,10 @@ pub fn start(
         proxy: Arc::new(proxy),
         head_timeout: config.server.header_read_timeout,
     };
+    let shell = Counted {
+        shell: Arc::new(shell),
+        connections: app.connections.clone(),
+    };
     let mut door = Service::new("server".into(), shell);
     let address = listeners.server.address.to_string();
     match &config.server.tls {
@@ -160,18 +180,68 @@ pub fn start(
     ])
 }
 
+/// Whether the files are a certificate chain and its key. The framework reads them itself, and panics
+/// when they are not.
+pub fn check_tls(tls: &Tls) -> anyhow::Result<()> {
+    let (cert, key) = (tls.cert.display(), tls.key.display());
+    let chain = CertificateDer::pem_file_iter(&tls.cert)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .with_context(|| format!("server.tls.cert = `{cert}` cannot be read as PEM"))?;
+    ensure!(
+        !chain.is_empty(),
+        "server.tls.cert = `{cert}` holds no certificate"
+    );
+    let private = PrivateKeyDer::from_pem_file(&tls.key).with_context(|| {
+        format!("server.tls.key = `{key}` cannot be read as a private key in PEM")
+    })?;
+    ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, private)
+        .with_context(|| format!("`{cert}` and `{key}` do not belong together"))?;
+    Ok(())
+}
+
 fn spawn<A>(
     mut service: Service<A>,
     listener: Listener,
     shutdown: ShutdownWatch,
 ) -> tokio::task::JoinHandle<()>
 where
-    A: HttpServerApp + Send + Sync + 'static,
+    A: ServerApp + Send + Sync + 'static,
 {
     let mut fds = Fds::new();
     fds.add(listener.address.to_string(), listener.fd);
     let fds = Arc::new(Mutex::new(fds));
     tokio::spawn(async move { service.start_service(Some(fds), shutdown, 1).await })
+}
+
+/// How long connections accepted before the end may take to bring their first request. Without it a
+/// caller who came at the last moment would be dropped without an answer.
+const LAST_ARRIVALS: Duration = Duration::from_millis(300);
+
+/// The shell with its open connections counted, so that the end can wait for the last of them.
+struct Counted {
+    shell: Arc<Shell>,
+    connections: Arc<Drain>,
+}
+
+#[async_trait]
+impl ServerApp for Counted {
+    async fn process_new(
+        self: &Arc<Self>,
+        stream: Stream,
+        shutdown: &ShutdownWatch,
+    ) -> Option<Stream> {
+        let _open = self.connections.enter();
+        self.shell.process_new(stream, shutdown).await
+    }
+
+    /// Called when nothing is accepted any more.
+    async fn cleanup(&self) {
+        tokio::time::sleep(LAST_ARRIVALS).await;
+        self.shell.cleanup().await;
+    }
 }
 
 /// The proxy, with a bound on how long a request's head may take to arrive.

@@ -23,6 +23,7 @@ use crate::app::App;
 use crate::error::{GatewayError, Kind};
 use crate::exchange::Ids;
 use crate::pipeline::{self, Served};
+use shutdown::InFlight;
 use websocket::Socket;
 use writer::ReplyWriter;
 
@@ -30,6 +31,8 @@ use writer::ReplyWriter;
 #[derive(Default)]
 pub struct Context {
     socket: Option<Socket>,
+    /// The end of the process waits for sockets too.
+    in_flight: Option<InFlight>,
 }
 
 pub struct Door {
@@ -52,7 +55,7 @@ impl ProxyHttp for Door {
         let downstream = session.as_downstream_mut();
         // A pipelined next request must not be mistaken for a caller who left.
         downstream.set_pipelining_enabled(true);
-        let _in_flight = self.app.drain.enter();
+        let in_flight = self.app.drain.enter();
         let incoming = match intake::head(downstream) {
             Ok(incoming) => incoming,
             Err(error) => {
@@ -69,6 +72,7 @@ impl ProxyHttp for Door {
             Served::Aborted => Err(closed()),
             Served::Upgrade(socket) => {
                 ctx.socket = Some(*socket);
+                ctx.in_flight = Some(in_flight);
                 Ok(false)
             }
         }

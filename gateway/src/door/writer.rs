@@ -4,6 +4,8 @@
 //! reply that broke off is aborted instead: chunked framing without its last chunk on HTTP/1.1, a
 //! stream reset on HTTP/2. Every client library raises on both.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::StatusCode;
 use pingora::http::ResponseHeader;
@@ -11,6 +13,10 @@ use pingora::protocols::http::ServerSession;
 
 use crate::error::{GatewayError, Kind};
 use crate::exchange::Ids;
+
+/// What an HTTP/2 caller is given to receive before its stream is reset: a reset overtakes what is
+/// still queued.
+const BEFORE_RESET: Duration = Duration::from_millis(250);
 
 /// Headers of a reply, in order, names in lower case.
 pub type Headers = Vec<(String, http::HeaderValue)>;
@@ -107,6 +113,9 @@ impl<'s> ReplyWriter<'s> {
     /// The answer broke off: end the connection so that nobody takes it for whole.
     pub async fn abort(&mut self) {
         self.state = State::Aborted;
+        if self.session.is_http2() && !self.is_gone {
+            tokio::time::sleep(BEFORE_RESET).await;
+        }
         self.session.shutdown().await;
     }
 
