@@ -7,10 +7,12 @@
 
 pub mod client;
 pub mod config;
+pub mod database;
 pub mod gateway;
 pub mod http;
 pub mod http2;
 pub mod logs;
+pub mod outage;
 pub mod shapes;
 pub mod sse;
 pub mod tls;
