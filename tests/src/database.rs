@@ -34,11 +34,7 @@ impl Database for Sqlite<'_> {
     async fn select(&self, sql: &str) -> Vec<Columns> {
         let connection = self.connect();
         let mut statement = connection.prepare(sql).expect("a sound question");
-        let names: Vec<String> = statement
-            .column_names()
-            .into_iter()
-            .map(str::to_owned)
-            .collect();
+        let names: Vec<String> = statement.column_names().map(str::to_owned).collect();
         let rows = statement.query_map([], |row| {
             let cell = |(index, name): (usize, &String)| {
                 let value = match row.get_ref(index)? {
