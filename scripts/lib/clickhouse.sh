@@ -3,42 +3,27 @@
 #   start_clickhouse    sets and exports CLICKHOUSE_URL, unless it is set already
 #   stop_clickhouse     ends the server that start_clickhouse started
 #
-# Run as a program it starts one in the foreground. The engine comes from PyPI into a Python
-# environment of its own (AI_GATEWAY_TEST_VENV, default <target dir>/test-venv), made on first use;
-# it takes about 900 MB.
+# Run as a program it starts one in the foreground. The engine comes from PyPI into the tests' Python
+# environment (see python.sh) on first use; it takes about 900 MB.
+
+# shellcheck source=scripts/lib/python.sh
+. "$(dirname "${BASH_SOURCE[0]}")/python.sh"
 
 clickhouse_repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 clickhouse_target=${CARGO_TARGET_DIR:-$clickhouse_repository/target}
+clickhouse_requirements=$clickhouse_repository/tests/tools/requirements.txt
 clickhouse_pid=
-
-# Makes the environment, or does nothing when it holds what requirements.txt asks for.
-install_clickhouse() {
-    local venv=${AI_GATEWAY_TEST_VENV:-$clickhouse_target/test-venv}
-    local requirements=$clickhouse_repository/tests/tools/requirements.txt
-    local done_mark=$venv/.installed-$(cksum <"$requirements" | tr ' ' '-')
-    if [ ! -e "$done_mark" ]; then
-        echo "installing the test ClickHouse into $venv" >&2
-        mkdir -p "$(dirname "$venv")" || return
-        python3 -m venv "$venv" >&2 || {
-            echo "cannot make a Python environment; Debian needs: apt-get install python3-venv" >&2
-            return 1
-        }
-        "$venv/bin/pip" install --quiet --disable-pip-version-check --requirement "$requirements" >&2 || return
-        touch "$done_mark"
-    fi
-    clickhouse_python=$venv/bin/python3
-}
 
 start_clickhouse() {
     if [ -n "${CLICKHOUSE_URL:-}" ]; then
         echo "using the ClickHouse at CLICKHOUSE_URL" >&2
         return
     fi
-    install_clickhouse || return
+    install_python "$clickhouse_requirements" || return
     mkdir -p "$clickhouse_target" || return
     local output
     output=$(mktemp "$clickhouse_target/clickhouse-XXXXXX.out") || return
-    "$clickhouse_python" "$clickhouse_repository/tests/tools/chserver.py" >"$output" 2>&1 &
+    "$test_python" "$clickhouse_repository/tests/tools/chserver.py" >"$output" 2>&1 &
     clickhouse_pid=$!
     # The first line is the URL, written once the server answers.
     local tries=600
@@ -66,5 +51,5 @@ stop_clickhouse() {
 }
 
 if [ "${BASH_SOURCE[0]}" = "$0" ]; then
-    install_clickhouse && exec "$clickhouse_python" "$clickhouse_repository/tests/tools/chserver.py" "$@"
+    install_python "$clickhouse_requirements" && exec "$test_python" "$clickhouse_repository/tests/tools/chserver.py" "$@"
 fi
