@@ -88,7 +88,10 @@ fn node_modules() -> Option<PathBuf> {
         None => target_folder().join("test-node/node_modules"),
     };
     let has_clients = folder.join("openai").exists();
-    found(has_clients.then_some(folder), "the Node clients")
+    found(
+        has_clients.then_some(folder),
+        "the Node clients (for Node 20 or later)",
+    )
 }
 
 fn found(place: Option<PathBuf>, what: &str) -> Option<PathBuf> {
