@@ -1,8 +1,10 @@
 //! `App`: what all requests share, built once at start; and the life of the process around it.
 
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use analytics::{LogRecord, Recorder, Store, WriterHandle};
@@ -12,6 +14,7 @@ use bytes::Bytes;
 use providers::Catalog;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::auth::LiveTokens;
 use crate::backend::Reply;
@@ -212,7 +215,7 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
         false => Listeners::bind(&config.server.listen, &config.admin.listen)?,
     };
     let (stop, stopped) = watch::channel(false);
-    let services = listen::start(&app, listeners, stopped.clone())?;
+    let mut services = listen::start(&app, listeners, stopped.clone())?;
     let watchers = [
         tokio::spawn(app.live.clone().watch(stopped.clone())),
         tokio::spawn(app.tokens.clone().watch(stopped.clone())),
@@ -220,7 +223,10 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
     let mut signals = Signals::install()?;
     announce(listeners);
 
-    wait_for_the_end(&app, listeners, &mut signals).await?;
+    tokio::select! {
+        ended = wait_for_the_end(&app, listeners, &mut signals) => ended?,
+        () = any_ended(&mut services) => bail!("a listener ended by itself; its reason stands above"),
+    }
     app.draining.store(true, Ordering::Relaxed);
     tracing::info!(
         in_flight = app.drain.in_flight(),
@@ -251,6 +257,21 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
     writer.drain(FLUSH_PATIENCE).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Resolves when one of the services is over, which none is before it was told.
+async fn any_ended(services: &mut [JoinHandle<()>]) {
+    std::future::poll_fn(|context| {
+        let is_over = services
+            .iter_mut()
+            .any(|service| Pin::new(service).poll(context).is_ready());
+        if is_over {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    })
+    .await
 }
 
 /// One line of JSON on stdout, for whoever started us.

@@ -82,14 +82,14 @@ pub async fn serve(app: &Arc<App>, session: &mut ServerSession, incoming: Incomi
         place: &place,
         caller: &caller,
     };
-    let _permit = match admit(&exchange) {
+    let permit = match admit(&exchange) {
         Ok(permit) => permit,
         Err(error) => return refuse(&exchange, &mut writer, RequestTrace::default(), error).await,
     };
     match &place.what {
         What::RestLogs { rest } => rest::logs::serve(&exchange, &mut writer, rest).await,
         What::Provider { slug, rest } if incoming.is_upgrade => {
-            match Socket::plan(&exchange, incoming.clone(), slug, rest) {
+            match Socket::plan(&exchange, permit, incoming.clone(), slug, rest) {
                 Ok(socket) => Served::Upgrade(Box::new(socket)),
                 Err(error) => refuse(&exchange, &mut writer, RequestTrace::default(), error).await,
             }
@@ -277,24 +277,25 @@ async fn plan(
     }
 }
 
-/// JSON is read (model, stream, cache key, retries). Anything else is held while it is small, so
-/// that it can be tried again, and streamed through when it is large or of unknown length.
+/// A body is held while it is small enough: for its model, its stream switch, the cache, another try.
+/// A larger one, or one of unknown length that nobody reads, passes through in pieces.
 fn holds_body(exchange: &Exchange<'_>, announced: Option<u64>) -> bool {
-    let is_json = exchange
-        .incoming
+    let incoming = exchange.incoming;
+    let must_read = match &exchange.place.what {
+        What::Provider { slug, .. } => slug == "workers-ai",
+        _ => true,
+    };
+    let is_json = incoming
         .header("content-type")
         .is_none_or(|kind| kind.to_ascii_lowercase().contains("json"));
-    let bound = exchange.config.server.max_buffered_body_bytes as u64;
-    match (is_json, announced) {
-        (true, _) => true,
-        (false, Some(length)) => length <= bound,
-        (false, None) => {
-            !exchange
-                .incoming
-                .headers
-                .contains_key(http::header::TRANSFER_ENCODING)
-                && !exchange.incoming.is_http2
-        }
+    let has_no_length = incoming.is_http2
+        || incoming
+            .headers
+            .contains_key(http::header::TRANSFER_ENCODING);
+    match announced {
+        _ if must_read => true,
+        Some(length) => length <= exchange.config.server.max_buffered_body_bytes as u64,
+        None => is_json || !has_no_length,
     }
 }
 
@@ -394,7 +395,8 @@ fn left(exchange: &Exchange<'_>, mut trace: RequestTrace) -> Served {
     Served::Aborted
 }
 
-/// A fault before a gateway is known: there is nothing to record it under.
+/// A fault before the caller is known. It is counted, and leaves no row: strangers could otherwise fill
+/// a log that is not theirs.
 async fn refuse_early(
     app: &App,
     writer: &mut ReplyWriter<'_>,

@@ -3,6 +3,7 @@
 //! Opens sockets to providers and knows HTTP; knows nothing of providers or of policy.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,12 +26,14 @@ const IDLE_CONNECTION: Duration = Duration::from_secs(60);
 /// How long a resolved address is believed. Providers move slowly; a dead one fails the connect.
 const NAME_TTL: Duration = Duration::from_secs(30);
 const MAX_NAMES: u64 = 1024;
+/// Addresses of one name that are tried before it counts as unreachable.
+const MAX_ADDRESSES: usize = 3;
 /// Streams on one HTTP/2 connection to a provider.
 const MAX_STREAMS: usize = 100;
 
 pub struct HttpClient {
     connector: Connector,
-    names: Cache<String, SocketAddr>,
+    names: Cache<String, Arc<[SocketAddr]>>,
 }
 
 /// How long each phase may take.
@@ -89,68 +92,93 @@ impl HttpClient {
         }
     }
 
-    async fn resolve(&self, upstream: &Upstream) -> Result<SocketAddr, Broken> {
+    async fn resolve(&self, upstream: &Upstream) -> Result<Arc<[SocketAddr]>, Broken> {
         let host = upstream.host.trim_start_matches('[').trim_end_matches(']');
         if let Ok(address) = host.parse::<IpAddr>() {
-            return Ok(SocketAddr::new(address, upstream.port));
+            return Ok(Arc::new([SocketAddr::new(address, upstream.port)]));
         }
-        if let Some(address) = self.names.get(&upstream.host) {
-            return Ok(SocketAddr::new(address.ip(), upstream.port));
+        let name = format!("{host}:{}", upstream.port);
+        if let Some(addresses) = self.names.get(&name) {
+            return Ok(addresses);
         }
-        let found = tokio::net::lookup_host((host, upstream.port))
+        let failed = |cause: String| Broken {
+            kind: Kind::UpstreamConnect,
+            cause,
+        };
+        let found: Arc<[SocketAddr]> = tokio::net::lookup_host(name.as_str())
             .await
-            .map_err(|error| Broken {
-                kind: Kind::UpstreamConnect,
-                cause: format!("resolving {host}: {error}"),
-            })?
-            .next()
-            .ok_or_else(|| Broken {
-                kind: Kind::UpstreamConnect,
-                cause: format!("{host} has no address"),
-            })?;
-        self.names.insert(upstream.host.clone(), found);
+            .map_err(|error| failed(format!("resolving {host}: {error}")))?
+            .take(MAX_ADDRESSES)
+            .collect();
+        if found.is_empty() {
+            return Err(failed(format!("{host} has no address")));
+        }
+        self.names.insert(name, found.clone());
         Ok(found)
     }
 
-    /// The peer the framework's WebSocket path and our own attempts connect to.
-    pub async fn peer(
+    /// The peers of a provider, one for each of its addresses, in the order they are tried.
+    pub async fn peers(
         &self,
         upstream: &Upstream,
         timeouts: Timeouts,
         http1_only: bool,
-    ) -> Result<HttpPeer, Broken> {
-        let address = tokio::time::timeout(timeouts.connect, self.resolve(upstream))
+    ) -> Result<impl Iterator<Item = HttpPeer> + use<>, Broken> {
+        let addresses = tokio::time::timeout(timeouts.connect, self.resolve(upstream))
             .await
             .map_err(|_| Broken {
                 kind: Kind::UpstreamConnect,
                 cause: format!("resolving {} timed out", upstream.host),
             })??;
-        let mut peer = HttpPeer::new(address, upstream.tls, upstream.host.clone());
-        peer.options.connection_timeout = Some(timeouts.connect);
-        peer.options.total_connection_timeout = Some(timeouts.connect);
-        peer.options.idle_timeout = Some(IDLE_CONNECTION);
-        peer.options.max_h2_streams = MAX_STREAMS;
-        if upstream.tls && !http1_only {
-            peer.options.alpn = ALPN::H2H1;
+        let (host, is_tls) = (upstream.host.clone(), upstream.tls);
+        Ok((0..addresses.len()).map(move |index| {
+            let mut peer = HttpPeer::new(addresses[index], is_tls, host.clone());
+            peer.options.connection_timeout = Some(timeouts.connect);
+            peer.options.total_connection_timeout = Some(timeouts.connect);
+            peer.options.read_timeout = Some(timeouts.idle);
+            peer.options.idle_timeout = Some(IDLE_CONNECTION);
+            peer.options.max_h2_streams = MAX_STREAMS;
+            if is_tls && !http1_only {
+                peer.options.alpn = ALPN::H2H1;
+            }
+            peer
+        }))
+    }
+
+    /// A session on the first address that takes one.
+    async fn connect(
+        &self,
+        upstream: &Upstream,
+        timeouts: Timeouts,
+    ) -> Result<(Box<HttpSession>, bool, Box<HttpPeer>), Broken> {
+        let mut last = None;
+        for peer in self.peers(upstream, timeouts, false).await? {
+            match self.connector.get_http_session(&peer).await {
+                Ok((session, is_reused)) => {
+                    return Ok((Box::new(session), is_reused, Box::new(peer)));
+                }
+                Err(error) => last = Some(error),
+            }
         }
-        Ok(peer)
+        let cause = last.map_or_else(
+            || format!("{} has no address", upstream.host),
+            |error| describe(&error),
+        );
+        Err(Broken {
+            kind: Kind::UpstreamConnect,
+            cause,
+        })
     }
 
     /// Connects and sends the head.
     pub async fn open(&self, request: &Outgoing<'_>, timeouts: Timeouts) -> Result<Opened, Broken> {
-        let peer = Box::new(self.peer(request.upstream, timeouts, false).await?);
-        let (mut session, is_reused) =
-            self.connector
-                .get_http_session(&*peer)
-                .await
-                .map_err(|error| Broken {
-                    kind: Kind::UpstreamConnect,
-                    cause: describe(&error),
-                })?;
+        let (mut session, is_reused, peer) = self.connect(request.upstream, timeouts).await?;
         let head =
-            build_head(request, matches!(session, HttpSession::H2(_))).map_err(|error| Broken {
-                kind: Kind::Internal,
-                cause: describe(&error),
+            build_head(request, matches!(*session, HttpSession::H2(_))).map_err(|error| {
+                Broken {
+                    kind: Kind::Internal,
+                    cause: describe(&error),
+                }
             })?;
         session.set_read_timeout(Some(timeouts.idle));
         session.set_write_timeout(Some(timeouts.idle));
@@ -159,7 +187,7 @@ impl HttpClient {
             .await
             .map_err(|error| reset(&error))?;
         Ok(Opened {
-            session: Box::new(session),
+            session,
             peer,
             is_reused,
         })

@@ -46,8 +46,8 @@ pub struct Server {
     pub threads: usize,
     /// Largest request body taken, bytes; a larger one is answered 413.
     pub max_body_bytes: u64,
-    /// Largest body held in memory for retries and the cache, bytes; a larger one is streamed
-    /// through and gets one try.
+    /// Largest body held in memory for retries and the cache, bytes; a larger one to a provider is
+    /// streamed through and gets one try. Universal requests and the local model's are always held.
     pub max_buffered_body_bytes: u64,
     /// Time for a request's head to arrive, milliseconds.
     pub header_read_timeout_ms: u64,
@@ -320,7 +320,7 @@ pub struct Engine {
     pub model_dir: Option<PathBuf>,
     /// Models offered; each is loaded on its first use.
     pub models: Vec<String>,
-    /// Threads of a model's arithmetic; 0 = one per physical core.
+    /// Threads of a model's arithmetic; 0 = one per logical core.
     pub threads: usize,
     /// Requests generating at once; more wait.
     pub max_running: usize,

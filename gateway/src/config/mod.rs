@@ -113,7 +113,7 @@ pub struct Redis {
 pub struct Engine {
     pub model_dir: PathBuf,
     pub models: Vec<String>,
-    /// 0 = one per physical core.
+    /// 0 = one per logical core.
     pub threads: usize,
     pub max_running: usize,
     pub max_waiting: usize,

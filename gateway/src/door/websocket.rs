@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::error::{GatewayError, Kind};
 use crate::exchange::{Exchange, Ids, Incoming};
 use crate::identify::Place;
+use crate::limit::InFlightPermit;
 use crate::pipeline;
 use crate::route::{self, Ground, PlanStep, RemoteTarget, StepBody, Target};
 use crate::trace::{Decision, RequestTrace};
@@ -39,11 +40,14 @@ pub struct Socket {
     step: PlanStep,
     attempt: crate::trace::Attempt,
     error: Option<Kind>,
+    /// An open socket is a request in flight.
+    _permit: InFlightPermit,
 }
 
 impl Socket {
     pub fn plan(
         exchange: &Exchange<'_>,
+        permit: InFlightPermit,
         incoming: Incoming,
         slug: &str,
         rest: &str,
@@ -65,6 +69,7 @@ impl Socket {
         }
         let attempt = attempt::begin(&step, 1);
         Ok(Socket {
+            _permit: permit,
             app: exchange.app.clone(),
             config: exchange.config.clone(),
             ids: exchange.ids.clone(),
@@ -95,13 +100,20 @@ impl Socket {
             head: tries.head,
             idle: IDLE,
         };
-        let peer = self
+        let mut peers = self
             .app
             .http
-            .peer(&self.target().upstream, timeouts, true)
+            .peers(&self.target().upstream, timeouts, true)
             .await
             .map_err(|broken| Error::explain(pingora::ErrorType::ConnectError, broken.cause))?;
-        Ok(Box::new(peer))
+        // The framework connects once; its first address is the one a socket gets.
+        let peer = peers.next();
+        peer.map(Box::new).ok_or_else(|| {
+            Error::explain(
+                pingora::ErrorType::ConnectError,
+                "the provider has no address",
+            )
+        })
     }
 
     /// The request as the provider gets it: its path, its headers, and the handshake's own.

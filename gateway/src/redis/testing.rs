@@ -25,7 +25,7 @@ impl TestServer {
             .status()
             .is_err()
         {
-            eprintln!("SKIPPED {test}: redis-server is not installed");
+            eprintln!("SKIPPED: {test}: redis-server is not installed");
             return None;
         }
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
