@@ -391,7 +391,7 @@ async fn run_and_kill(
 ) -> std::ops::Range<u64> {
     let mut command = Command::new(std::env::current_exe().expect("the test binary has a path"));
     command
-        .args([ "--exact", "crash_child", "--nocapture"])
+        .args(["--exact", "crash_child", "--nocapture"])
         .env("CRASH_CHILD_DIR", dir)
         .env("CRASH_CHILD_FIRST", first.to_string())
         .stdout(Stdio::piped())
