@@ -51,13 +51,46 @@ impl TestGateway {
     }
 
     async fn spawn(folder: Arc<TempDir>, environment: Vec<(String, String)>) -> TestGateway {
-        let mut child = command(&["serve", "--config", "config.toml"], folder.path())
+        let arguments = ["serve", "--config", "config.toml"];
+        let (child, stderr) = TestGateway::launch(&arguments, &folder, &environment);
+        TestGateway::listening(folder, environment, child, stderr).await
+    }
+
+    /// Starts a second process on the same files and has this one hand its listeners over to it, as
+    /// an operator upgrades. Answers the new one; this one is on its way out.
+    pub async fn upgrade(&self) -> TestGateway {
+        let (folder, environment) = (self.folder.clone(), self.environment.clone());
+        let arguments = ["serve", "--config", "config.toml", "--upgrade"];
+        let (child, stderr) = TestGateway::launch(&arguments, &folder, &environment);
+        eventually("the new process to wait for listeners", async || {
+            locked(&stderr).contains("hand over").then_some(())
+        })
+        .await;
+        self.signal("QUIT");
+        TestGateway::listening(folder, environment, child, stderr).await
+    }
+
+    fn launch(
+        arguments: &[&str],
+        folder: &TempDir,
+        environment: &[(String, String)],
+    ) -> (Child, Arc<Mutex<String>>) {
+        let mut child = command(arguments, folder.path())
             .envs(environment.iter().map(|(key, value)| (key, value)))
             .spawn()
             .expect("the gateway starts");
         let stderr = Arc::new(Mutex::new(String::new()));
         let reading = child.stderr.take().expect("stderr is piped");
         tokio::spawn(collect(reading, stderr.clone()));
+        (child, stderr)
+    }
+
+    async fn listening(
+        folder: Arc<TempDir>,
+        environment: Vec<(String, String)>,
+        mut child: Child,
+        stderr: Arc<Mutex<String>>,
+    ) -> TestGateway {
         let mut lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
         let line = within_patience("the gateway's listening line", lines.next_line())
             .await

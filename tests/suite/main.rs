@@ -21,6 +21,7 @@ mod passthrough;
 mod passthrough_streams;
 mod records;
 mod sdk;
+mod security;
 mod slugs;
 mod tidy;
 mod tls;

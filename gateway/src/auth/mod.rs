@@ -64,8 +64,6 @@ pub struct Caller {
     pub is_authenticated: bool,
     /// Shared headers that carry a gateway token, to be stripped.
     pub token_headers: Vec<HeaderName>,
-    /// Some query parameter carries a gateway token, to be stripped.
-    pub is_token_in_query: bool,
 }
 
 /// Why a caller was turned away. On the data plane all of them read the same (401), so that guessing
@@ -141,13 +139,14 @@ impl Caller {
 
     /// The query without parameters that carry a gateway token.
     pub fn strip_query<'q>(&self, query: &'q str) -> std::borrow::Cow<'q, str> {
-        if !self.is_token_in_query {
-            return query.into();
-        }
-        let is_ours = |pair: &&str| {
+        let is_ours = |pair: &str| {
             pair.split_once('=')
                 .is_some_and(|(_, value)| looks_like_token(value))
         };
+        // The query of a universal entry is not the one that was looked at for the caller.
+        if !query.split('&').any(is_ours) {
+            return query.into();
+        }
         query
             .split('&')
             .filter(|pair| !is_ours(pair))
@@ -191,7 +190,6 @@ struct Found<'r> {
     is_presented: bool,
     candidates: Vec<&'r str>,
     token_headers: Vec<HeaderName>,
-    is_token_in_query: bool,
 }
 
 impl<'r> Found<'r> {
@@ -200,7 +198,6 @@ impl<'r> Found<'r> {
             is_presented: false,
             candidates: Vec::new(),
             token_headers: Vec::new(),
-            is_token_in_query: false,
         };
         for value in values(presented.headers, OWN_HEADER) {
             found.is_presented = true;
@@ -227,12 +224,9 @@ impl<'r> Found<'r> {
     fn read_query(&mut self, query: &'r str) {
         // No decoding: a token has no character that would be encoded.
         for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
-            if looks_like_token(value) {
-                self.is_token_in_query = true;
-                if SHARED_PARAMETERS.contains(&name) {
-                    self.is_presented = true;
-                    self.candidates.push(value);
-                }
+            if looks_like_token(value) && SHARED_PARAMETERS.contains(&name) {
+                self.is_presented = true;
+                self.candidates.push(value);
             }
         }
     }
@@ -246,7 +240,6 @@ impl<'r> Found<'r> {
     ) -> Result<Caller, AuthError> {
         let mut caller = Caller {
             token_headers: self.token_headers,
-            is_token_in_query: self.is_token_in_query,
             ..Caller::default()
         };
         let mut refusal = AuthError::Missing;
