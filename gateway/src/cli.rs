@@ -36,11 +36,13 @@ enum Command {
         upgrade: bool,
     },
     /// Read the configuration and say what is wrong with it.
+    #[command(after_help = "Example:\n  ai-gateway check-config --config config.toml")]
     CheckConfig {
         #[command(flatten)]
         config: ConfigFile,
     },
     /// Print every setting, its value, and where that came from.
+    #[command(after_help = "Example:\n  ai-gateway print-config --config config.toml")]
     PrintConfig {
         #[command(flatten)]
         config: ConfigFile,
@@ -99,11 +101,13 @@ enum TokenCommand {
         permissions: Option<String>,
     },
     /// List the tokens (not their text, which is not kept).
+    #[command(after_help = "Example:\n  ai-gateway token list --config config.toml")]
     List {
         #[command(flatten)]
         config: ConfigFile,
     },
     /// End a token at once.
+    #[command(after_help = "Example:\n  ai-gateway token revoke 01KA3M6Z8W0V9Q4T7R2N5B1C0D")]
     Revoke {
         #[command(flatten)]
         config: ConfigFile,
@@ -116,6 +120,9 @@ enum TokenCommand {
 #[derive(Subcommand)]
 enum ModelCommand {
     /// Download a model's weights, with resume and checksum.
+    #[command(
+        after_help = "Examples:\n  ai-gateway model pull\n  ai-gateway model pull @cf/huggingfacetb/smollm2-135m-instruct"
+    )]
     Pull {
         #[command(flatten)]
         config: ConfigFile,
@@ -123,6 +130,7 @@ enum ModelCommand {
         model: Option<String>,
     },
     /// List the models this build knows and which are on disk.
+    #[command(after_help = "Example:\n  ai-gateway model list")]
     List {
         #[command(flatten)]
         config: ConfigFile,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use serde_json::Value;
 
-use crate::config::Config;
+use crate::config::{Config, Tls};
 
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// Rows asked for at once; the API's own bound.
@@ -22,12 +22,19 @@ pub async fn tail(
     follow: bool,
     token: Option<&str>,
 ) -> anyhow::Result<()> {
-    let address = config.server.listen.replace("0.0.0.0", "127.0.0.1");
-    let base =
-        format!("http://{address}/client/v4/accounts/{account}/ai-gateway/gateways/{gateway}/logs");
-    let client = reqwest::Client::builder()
-        .connect_timeout(Duration::from_secs(2))
-        .build()?;
+    let listen = &config.server.listen;
+    let address = listen
+        .replace("0.0.0.0", "127.0.0.1")
+        .replace("[::]", "[::1]");
+    let scheme = if config.server.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    let base = format!(
+        "{scheme}://{address}/client/v4/accounts/{account}/ai-gateway/gateways/{gateway}/logs"
+    );
+    let client = client(config.server.tls.as_ref())?;
     let mut rows = fetch(
         &client,
         &base,
@@ -49,6 +56,22 @@ pub async fn tail(
         let rows = fetch(&client, &base, token, &query).await?;
         last_id = print(&rows).or(last_id);
     }
+}
+
+/// With TLS the gateway is known by the certificates of its own files. It is asked by its address,
+/// which those rarely name.
+fn client(tls: Option<&Tls>) -> anyhow::Result<reqwest::Client> {
+    let mut builder = reqwest::Client::builder().connect_timeout(Duration::from_secs(2));
+    if let Some(tls) = tls {
+        let cert = tls.cert.display();
+        let pem = std::fs::read(&tls.cert).with_context(|| format!("reading `{cert}`"))?;
+        let chain = reqwest::Certificate::from_pem_bundle(&pem)
+            .with_context(|| format!("`{cert}` is not PEM"))?;
+        builder = builder
+            .tls_certs_only(chain)
+            .tls_danger_accept_invalid_hostnames(true);
+    }
+    Ok(builder.build()?)
 }
 
 async fn fetch(

@@ -8,6 +8,7 @@ mod bad_input;
 mod cache;
 mod clickhouse_rows;
 mod client_gone;
+mod commands;
 mod dashboards;
 mod durability;
 mod fallback;
