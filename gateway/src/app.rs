@@ -36,6 +36,8 @@ const HAND_OVER_OVERLAP: Duration = Duration::from_secs(1);
 /// Longest wait for connections to close once nothing is in flight on them: the last frames of an
 /// HTTP/2 answer leave after its request has ended.
 const CLOSING_PATIENCE: Duration = Duration::from_secs(2);
+/// Longest wait for requests that were told to end.
+const CUT_PATIENCE: Duration = Duration::from_secs(2);
 /// Longest wait for the record writer at the end.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -56,6 +58,8 @@ pub struct App {
     pub connections: Arc<Drain>,
     pub capture_budget: Arc<Budget>,
     draining: AtomicBool,
+    /// True once the drain timeout is over: replies in flight end, and are recorded as cut.
+    pub cut: watch::Sender<bool>,
     #[cfg(feature = "local")]
     engine: Option<local_inference::EngineHandle>,
 }
@@ -112,6 +116,7 @@ impl App {
             connections: Arc::new(Drain::default()),
             capture_budget: Budget::new(config.records.body_memory_bytes),
             draining: AtomicBool::new(false),
+            cut: watch::Sender::new(false),
             #[cfg(feature = "local")]
             engine: config.engine.as_ref().map(crate::backend::local::start),
             live: Arc::new(live),
@@ -249,6 +254,13 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
             in_flight = app.drain.in_flight(),
             "requests were still in flight when the drain timeout ended; they are cut"
         );
+        app.cut.send_replace(true);
+        if !app.drain.wait(CUT_PATIENCE).await {
+            tracing::error!(
+                in_flight = app.drain.in_flight(),
+                "requests did not end; they leave no row"
+            );
+        }
     }
     app.stop_engine();
     for task in watchers {

@@ -7,9 +7,11 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
 use serde::Deserialize;
+use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 use crate::error::{GatewayError, Kind};
+use crate::identify::shown;
 
 /// Entries of one universal request; more is refused.
 pub const MAX_STEPS: usize = 32;
@@ -93,13 +95,31 @@ pub fn universal(body: &Bytes) -> Result<Vec<Entry>, GatewayError> {
 fn read<'b, T: Deserialize<'b>>(text: &'b str) -> Result<T, String> {
     let mut json = serde_json::Deserializer::from_str(text);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let what = without_values(error.inner());
         match error.path().to_string().as_str() {
-            "." => error.inner().to_string(),
-            path => format!("`{path}`: {}", error.inner()),
+            "." => what,
+            path => format!("`{}`: {what}", shown(path)),
         }
     })?;
     json.end().map_err(|error| error.to_string())?;
     Ok(value)
+}
+
+/// What was expected and where. The parser's own words quote what it found, which may be a megabyte
+/// long or a credential.
+fn without_values(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match (error.classify(), text.rfind("expected ")) {
+        (Category::Data, Some(at)) => text[at..].to_owned(),
+        (Category::Data, None) => {
+            format!(
+                "not of the form expected at line {} column {}",
+                error.line(),
+                error.column()
+            )
+        }
+        _ => text,
+    }
 }
 
 fn resolve(whole: &Bytes, index: usize, written: Written<'_>) -> Result<Entry, GatewayError> {
@@ -225,6 +245,21 @@ mod tests {
     fn the_oldest_credential_form_becomes_a_header() {
         let entry = one(r#"{"provider":"openai","endpoint":"e","authorization":"Bearer y"}"#);
         assert_eq!(entry.headers["authorization"], "Bearer y");
+    }
+
+    #[test]
+    fn an_error_does_not_repeat_what_it_was_sent() {
+        let secret = "sk-canary".repeat(1000);
+        for body in [
+            format!(r#"[{{"provider":"openai","endpoint":"e","config":"{secret}"}}]"#),
+            format!(r#"[{{"{secret}":1,"provider":7}}]"#),
+            format!(r#"[{{"provider":"openai","endpoint":"e","headers":"{secret}"}}]"#),
+            format!("[{secret}]"),
+        ] {
+            let error = universal(&Bytes::from(body)).expect_err("not a list of steps");
+            assert!(!error.message.contains("sk-canary"), "{}", error.message);
+            assert!(error.message.len() < 400);
+        }
     }
 
     #[test]

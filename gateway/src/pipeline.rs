@@ -40,7 +40,7 @@ pub enum Served {
 pub async fn serve(app: &Arc<App>, session: &mut ServerSession, incoming: Incoming) -> Served {
     let config = app.live.load();
     let ids = Ids::new(&incoming.headers);
-    let mut writer = ReplyWriter::new(session);
+    let mut writer = ReplyWriter::new(session).until(app.cut.subscribe());
     let tokens = app.tokens.load();
 
     if tokens.is_empty()

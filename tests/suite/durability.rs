@@ -385,3 +385,19 @@ async fn a_log_store_that_hangs_neither_fails_nor_slows_a_request() {
     assert_eq!(ready["ready"], true, "{ready}");
     assert!(ready["log_store_error"].is_string(), "{ready}");
 }
+
+#[tokio::test]
+async fn a_gateway_starts_while_its_sqlite_file_is_locked() {
+    let upstream = upstream().await;
+    let gateway = TestGateway::start(config(&upstream)).await;
+    let lock = lock_for_writing(&gateway);
+    let gateway = gateway.kill_and_restart().await;
+    let load = Load::start(&gateway, "locked");
+    eventually("records to wait", async || {
+        (gateway.metric("analytics_records_pending ").await > 20.0).then_some(())
+    })
+    .await;
+    let seen = load.seen().await;
+    drop(lock);
+    check_rows(&gateway, &Sqlite(&gateway), &seen).await;
+}

@@ -304,4 +304,14 @@ async fn a_stream_longer_than_the_drain_timeout_is_cut_and_seen_to_be() {
     let status = place.gateway.exit().await;
     assert!(status.success(), "{status}: {}", place.gateway.stderr());
     assert!(place.gateway.stderr().contains("they are cut"));
+    // Cut, and still on record as what it was: begun, not whole.
+    let store = tests::database::Sqlite(&place.gateway).connect();
+    let row: (i64, bool, String) = store
+        .query_row(
+            "SELECT count(*), max(success), max(error_code) FROM attempts",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        )
+        .expect("the store can be read");
+    assert_eq!(row, (1, false, "client_gone".to_owned()));
 }

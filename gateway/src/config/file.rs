@@ -57,7 +57,7 @@ pub struct Server {
     pub max_in_flight: usize,
     /// Answer connection failures and timeouts with the original's 400 instead of 502 and 504.
     pub cloudflare_statuses: bool,
-    /// Offer HTTP/2 (over TLS by ALPN, in clear text by prior knowledge).
+    /// Offer HTTP/2 over TLS by ALPN.
     pub http2: bool,
     /// Certificate and key; unset = clear text.
     pub tls: Option<Tls>,

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
+use tokio::sync::watch;
 
 use crate::error::{GatewayError, Kind};
 use crate::exchange::Ids;
@@ -27,6 +28,8 @@ pub struct ReplyWriter<'s> {
     is_bodiless: bool,
     state: State,
     is_gone: bool,
+    /// Told when the process can wait no longer: then everybody counts as gone.
+    cut: Option<watch::Receiver<bool>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +51,14 @@ impl<'s> ReplyWriter<'s> {
             is_bodiless: false,
             state: State::Nothing,
             is_gone: false,
+            cut: None,
         }
+    }
+
+    /// Lets the end of the process end this reply, with its record.
+    pub fn until(mut self, cut: watch::Receiver<bool>) -> ReplyWriter<'s> {
+        self.cut = Some(cut);
+        self
     }
 
     pub fn has_started(&self) -> bool {
@@ -126,7 +136,11 @@ impl<'s> ReplyWriter<'s> {
     /// Resolves when the caller leaves, never otherwise. Cancel-safe.
     pub async fn gone(&mut self) -> Gone {
         while !self.is_gone {
-            self.is_gone = self.session.read_body_or_idle(true).await.is_err();
+            let cut = self.cut.as_mut();
+            self.is_gone = tokio::select! {
+                idle = self.session.read_body_or_idle(true) => idle.is_err(),
+                () = told(cut) => true,
+            };
         }
         Gone
     }
@@ -152,6 +166,16 @@ impl<'s> ReplyWriter<'s> {
         self.chunk(body).await?;
         self.end().await
     }
+}
+
+/// Resolves when the signal comes; never without one.
+async fn told(cut: Option<&mut watch::Receiver<bool>>) {
+    if let Some(cut) = cut
+        && cut.wait_for(|is_cut| *is_cut).await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 /// A header value from text of ours; anything a header may not hold is dropped from it.

@@ -223,7 +223,10 @@ fn break_off(
     let message = format!(
         "the answer of provider `{}` broke off: {}",
         attempt.provider,
-        broken.kind.description()
+        match broken.kind {
+            Kind::UpstreamIdle => "it stalled",
+            _ => "its connection ended early",
+        }
     );
     providers::error_frame(
         attempt.dialect,

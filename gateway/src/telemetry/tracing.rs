@@ -7,8 +7,11 @@ use crate::config::{Log, LogFormat};
 /// Installs the subscriber of this process. `level` is ours; dependencies speak from `warn` up.
 pub fn init(log: &Log) {
     let level = log.level.as_str();
+    // The framework speaks of every stranger's broken head and lost idle connection as an error; both are
+    // counted or harmless, and anybody could fill a log with them.
+    const QUIET: &str = "pingora_proxy=off,pingora_core::apps=off,pingora_core::connectors=off";
     let filter = EnvFilter::new(format!(
-        "warn,gateway={level},analytics={level},local_inference={level},providers={level},pingora=error,pingora_core=error,pingora_proxy=error"
+        "warn,gateway={level},analytics={level},local_inference={level},providers={level},pingora=error,pingora_core=error,{QUIET}"
     ));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -13,10 +13,11 @@ use crate::store::parts::Parts;
 
 impl Writer {
     pub fn insert(&mut self, block: &str, records: &[LogRecord]) -> Result<Vec<Refused>, Error> {
+        let connection = self.connection()?;
         let mut refused = Vec::new();
         let mut parts = Parts::of(block, records.len());
         while let Some(part) = parts.next() {
-            match insert_part(&mut self.connection, &part.id, &records[part.range.clone()]) {
+            match insert_part(connection, &part.id, &records[part.range.clone()]) {
                 Ok(()) => {}
                 Err(error) if !is_about_content(&error) => return Err(failed(error)),
                 Err(_) if parts.halve(&part) => {}

@@ -28,7 +28,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_READERS: usize = 4;
 
 pub(crate) struct Writer {
-    connection: Connection,
+    path: Arc<Path>,
+    /// `None` until the file could be prepared: another process may hold it for a while.
+    connection: Option<Connection>,
     retention_days: u32,
     body_retention_days: u32,
 }
@@ -43,7 +45,41 @@ pub(super) fn open(config: &Config) -> Result<(Reader, Writer), Error> {
         .mode(0o600)
         .open(&path)
         .map_err(Error::io(&path))?;
-    let mut connection = connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(failed)?;
+    let path: Arc<Path> = Arc::from(path.as_path());
+    let reader = Reader {
+        path: path.clone(),
+        idle: Arc::new(Mutex::new(Vec::new())),
+        turns: Arc::new(Semaphore::new(MAX_READERS)),
+    };
+    let mut writer = Writer {
+        path,
+        connection: None,
+        retention_days: config.retention_days,
+        body_retention_days: config.body_retention_days,
+    };
+    match writer.connection() {
+        Ok(_) => {}
+        // Records wait in the spool, as they do for any store that is away.
+        Err(error @ Error::Unavailable(_)) => {
+            tracing::warn!(%error, "the log store is not ready; records wait for it")
+        }
+        Err(error) => return Err(error),
+    }
+    Ok((reader, writer))
+}
+
+impl Writer {
+    /// The prepared connection, made now if it could not be made before.
+    fn connection(&mut self) -> Result<&mut Connection, Error> {
+        if self.connection.is_none() {
+            self.connection = Some(prepare(&self.path)?);
+        }
+        Ok(self.connection.as_mut().expect("it was just made"))
+    }
+}
+
+fn prepare(path: &Path) -> Result<Connection, Error> {
+    let mut connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(failed)?;
     connection
         .execute_batch(
             // FULL: a commit is on the disk before the spool lets go of its rows.
@@ -54,17 +90,7 @@ pub(super) fn open(config: &Config) -> Result<(Reader, Writer), Error> {
         )
         .map_err(failed)?;
     migrate::migrate(&mut connection)?;
-    let reader = Reader {
-        path: Arc::from(path.as_path()),
-        idle: Arc::new(Mutex::new(Vec::new())),
-        turns: Arc::new(Semaphore::new(MAX_READERS)),
-    };
-    let writer = Writer {
-        connection,
-        retention_days: config.retention_days,
-        body_retention_days: config.body_retention_days,
-    };
-    Ok((reader, writer))
+    Ok(connection)
 }
 
 fn connect(path: &Path, access: OpenFlags) -> rusqlite::Result<Connection> {

@@ -51,7 +51,7 @@ impl Writer {
             now,
         )?;
         self.remove_older("blocks", "inserted_at", BLOCK_ID_DAYS, ROWS_AT_ONCE, now)?;
-        self.connection
+        self.connection()?
             .execute_batch("PRAGMA incremental_vacuum(2000)")
             .map_err(failed)
     }
@@ -80,7 +80,7 @@ impl Writer {
         );
         for _ in 0..MAX_PIECES {
             let removed = self
-                .connection
+                .connection()?
                 .prepare_cached(&text)
                 .map_err(failed)?
                 .execute(params![limit_us])
