@@ -8,7 +8,7 @@ pub const USAGE: &str = "\
 usage: load --gateway PROGRAM [--cpu N] [--rounds N] [--scale F] [--modes A,B] [--subjects A,B]
   --gateway PROGRAM  the built gateway
   --cpu N            CPU of what is measured; this process belongs on another (default 1)
-  --rounds N         rounds over all modes (default 5)
+  --rounds N         rounds over all modes (default 7)
   --scale F          times the usual number of requests (default 1)
   --modes A,B        of plain, prompt, burst, paced, hit (default all)
   --subjects A,B     of nginx, pingora, gateway, bodies (default all)";
@@ -27,7 +27,7 @@ impl Options {
         let mut options = Options {
             gateway: PathBuf::new(),
             cpu: 1,
-            rounds: 5,
+            rounds: 7,
             scale: 1.0,
             modes: Mode::ALL.to_vec(),
             subjects: Vec::new(),
@@ -39,7 +39,10 @@ impl Options {
                 .ok_or_else(|| format!("`{word}` needs a value\n{USAGE}"))?;
             let bad = || format!("`{word} {value}` is not understood\n{USAGE}");
             match word.as_str() {
-                "--gateway" => options.gateway = PathBuf::from(value),
+                "--gateway" => {
+                    let program = std::fs::canonicalize(value);
+                    options.gateway = program.map_err(|error| format!("{value}: {error}"))?;
+                }
                 "--cpu" => options.cpu = value.parse().map_err(|_| bad())?,
                 "--rounds" => options.rounds = value.parse().map_err(|_| bad())?,
                 "--scale" => options.scale = value.parse().map_err(|_| bad())?,

@@ -59,7 +59,7 @@ impl Report {
             writeln!(text, "| {} | {} |", mode.title(), cells.join(" | ")).expect("a string");
         }
         text.push_str(
-            "\nThe gateway beside the two (medians of the rounds' own ratios), and its writer threads, which are not in the figures above.\n\n\
+            "\nThe gateway beside the two: median of the rounds' own ratios (ratio of the lowest costs), and its writer threads, which are not in the figures above.\n\n\
              | mode | x pingora | x nginx | bodies on, x pingora | writer | writer, bodies on |\n| --- | --- | --- | --- | --- | --- |\n",
         );
         for (place, mode) in self.modes() {
@@ -112,13 +112,21 @@ impl Report {
         ) else {
             return "-".to_owned();
         };
-        let ratios = ours.iter().zip(theirs);
-        let sorted = sorted(
-            ratios
+        let pairs = ours.iter().zip(theirs);
+        let ratios = sorted(
+            pairs
                 .map(|(ours, theirs)| ours.path_us / theirs.path_us)
                 .collect(),
         );
-        format!("{:.2}", median(&sorted))
+        let lowest = |rounds: &[Measured]| {
+            let costs = rounds.iter().map(|measured| measured.path_us);
+            costs.fold(f64::INFINITY, f64::min)
+        };
+        format!(
+            "{:.2} ({:.2})",
+            median(&ratios),
+            lowest(ours) / lowest(theirs)
+        )
     }
 }
 
