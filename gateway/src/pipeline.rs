@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use http::header::HeaderName;
 use pingora::protocols::http::ServerSession;
 
 use crate::app::App;
@@ -217,7 +218,7 @@ async fn answer(exchange: &Exchange<'_>, writer: &mut ReplyWriter<'_>) -> Served
         };
         match attempt::run(&mut run, step, &mut trace).await {
             Outcome::Answer(open) => {
-                return deliver(exchange, writer, trace, *open, slot, streamed).await;
+                return deliver(exchange, writer, trace, open, slot, streamed).await;
             }
             Outcome::Spent(error) => last_error = Some(error),
             Outcome::Refused(error) => return refuse(exchange, writer, trace, error).await,
@@ -320,7 +321,7 @@ async fn deliver(
     exchange: &Exchange<'_>,
     writer: &mut ReplyWriter<'_>,
     mut trace: RequestTrace,
-    mut open: attempt::Open,
+    mut open: Box<attempt::Open>,
     mut slot: Slot,
     mut streamed: Capture,
 ) -> Served {
@@ -445,8 +446,11 @@ pub async fn refuse(
     trace.first_byte = Some(Instant::now());
     let mut extra = Headers::new();
     if let Some(attempt) = trace.attempts.last() {
-        extra.push(("cf-aig-step".into(), attempt.step.into()));
-        extra.push(("cf-aig-log-id".into(), writer::value(&attempt.id)));
+        extra.push((HeaderName::from_static("cf-aig-step"), attempt.step.into()));
+        extra.push((
+            HeaderName::from_static("cf-aig-log-id"),
+            writer::value(&attempt.id),
+        ));
     }
     write_record(exchange, trace);
     let sent = match exchange.place.what.is_rest() {

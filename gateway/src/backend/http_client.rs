@@ -153,7 +153,8 @@ impl HttpClient {
     ) -> Result<(Box<HttpSession>, bool, Box<HttpPeer>), Broken> {
         let mut last = None;
         for peer in self.peers(upstream, timeouts, false).await? {
-            match self.connector.get_http_session(&peer).await {
+            // On the heap: a pooled connection should not carry the size of making one.
+            match Box::pin(self.connector.get_http_session(&peer)).await {
                 Ok((session, is_reused)) => {
                     return Ok((Box::new(session), is_reused, Box::new(peer)));
                 }
@@ -338,7 +339,7 @@ impl AnswerBody {
 
 fn build_head(request: &Outgoing<'_>, is_http2: bool) -> pingora::Result<RequestHeader> {
     let path = request.upstream.path_and_query.as_bytes();
-    let mut head = RequestHeader::build(
+    let mut head = RequestHeader::build_no_case(
         request.method.clone(),
         path,
         Some(request.headers.len() + 2),

@@ -24,12 +24,17 @@ pub struct Reply {
     pub body: ReplyBody,
 }
 
+/// Bytes that go out in one write at the most.
+const MAX_BATCH_BYTES: usize = 64 * 1024;
+
 /// Pieces held back while we looked at them, then whatever the source still has.
 pub struct ReplyBody {
     held: VecDeque<Bytes>,
     source: Source,
     /// The source said so.
     is_over: bool,
+    /// A break found while looking ahead, told in its turn.
+    broken: Option<Broken>,
 }
 
 /// A piece of an answer. One that was held has been seen by the reader already.
@@ -55,6 +60,7 @@ impl ReplyBody {
             held: VecDeque::new(),
             source: Source::Http(body),
             is_over: false,
+            broken: None,
         }
     }
 
@@ -64,6 +70,7 @@ impl ReplyBody {
             held: VecDeque::new(),
             source: Source::Engine { pieces },
             is_over: false,
+            broken: None,
         }
     }
 
@@ -73,6 +80,7 @@ impl ReplyBody {
             held: VecDeque::new(),
             source,
             is_over: false,
+            broken: None,
         }
     }
 
@@ -97,6 +105,40 @@ impl ReplyBody {
                 was_held: false,
             })),
         }
+    }
+
+    /// The next piece and whatever else is already there, up to a bound; nothing at a clean end. A
+    /// piece that is alone is not held up for company. Cancel-safe.
+    pub async fn next_batch(&mut self, batch: &mut Vec<Piece>) -> Result<(), Broken> {
+        if let Some(broken) = self.broken.take() {
+            return Err(broken);
+        }
+        let Some(first) = self.next().await? else {
+            return Ok(());
+        };
+        let mut bytes = first.bytes.len();
+        batch.push(first);
+        while bytes < MAX_BATCH_BYTES && !self.is_done() {
+            // Looks without waiting: there is no point at which a cancel could lose a piece.
+            let ready = tokio::select! {
+                biased;
+                next = self.next() => Some(next),
+                () = std::future::ready(()) => None,
+            };
+            match ready {
+                Some(Ok(Some(piece))) => {
+                    bytes += piece.bytes.len();
+                    batch.push(piece);
+                }
+                // What came before the break still goes out first.
+                Some(Err(broken)) => {
+                    self.broken = Some(broken);
+                    break;
+                }
+                Some(Ok(None)) | None => break,
+            }
+        }
+        Ok(())
     }
 
     /// What is held, to be looked at.
@@ -130,7 +172,7 @@ impl ReplyBody {
 
     /// Whether nothing more will come, as far as that is known without waiting.
     pub fn is_done(&mut self) -> bool {
-        if !self.held.is_empty() {
+        if !self.held.is_empty() || self.broken.is_some() {
             return false;
         }
         match &mut self.source {

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::HeaderValue;
+use http::header::HeaderName;
 use providers::{Ending, Reading, Usage};
 use serde::{Deserialize, Serialize};
 
@@ -271,7 +272,9 @@ pub async fn replay(
 ) -> Result<(), Gone> {
     let mut headers: Headers = Vec::with_capacity(stored.headers.len() + 7);
     for (name, value) in &stored.headers {
-        headers.push((name.clone(), crate::door::writer::value(value)));
+        if let Ok(name) = HeaderName::from_bytes(name.as_bytes()) {
+            headers.push((name, crate::door::writer::value(value)));
+        }
     }
     let is_stream = stored
         .headers
@@ -279,12 +282,12 @@ pub async fn replay(
         .any(|(name, value)| name == "content-type" && value.contains("event-stream"));
     if !is_stream {
         headers.push((
-            "content-length".into(),
+            HeaderName::from_static("content-length"),
             HeaderValue::from(stored.body_bytes()),
         ));
     }
     headers.push((
-        "cf-aig-cache-status".into(),
+        HeaderName::from_static("cf-aig-cache-status"),
         HeaderValue::from_static("HIT"),
     ));
     tee::answer_headers(&mut headers, step, log_id, exchange.ids);

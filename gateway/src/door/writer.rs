@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
+use http::header::{CONTENT_LENGTH, HeaderName};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use tokio::sync::watch;
@@ -19,8 +20,8 @@ use crate::exchange::Ids;
 /// still queued.
 const BEFORE_RESET: Duration = Duration::from_millis(250);
 
-/// Headers of a reply, in order, names in lower case.
-pub type Headers = Vec<(String, http::HeaderValue)>;
+/// Headers of a reply, in order.
+pub type Headers = Vec<(HeaderName, http::HeaderValue)>;
 
 pub struct ReplyWriter<'s> {
     session: &'s mut ServerSession,
@@ -70,15 +71,15 @@ impl<'s> ReplyWriter<'s> {
     pub async fn head(&mut self, status: u16, headers: &Headers) -> Result<(), Gone> {
         debug_assert_eq!(self.state, State::Nothing, "one answer a request");
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
-        let mut response = match ResponseHeader::build(status, Some(headers.len() + 2)) {
+        let mut response = match ResponseHeader::build_no_case(status, Some(headers.len() + 2)) {
             Ok(response) => response,
             Err(_) => return Err(Gone),
         };
         let mut has_length = false;
         for (name, value) in headers {
-            has_length |= name == "content-length";
+            has_length |= *name == CONTENT_LENGTH;
             if response.append_header(name.clone(), value).is_err() {
-                tracing::warn!(name, "a reply header could not be written");
+                tracing::warn!(%name, "a reply header could not be written");
             }
         }
         let is_head = self.session.req_header().method == http::Method::HEAD;
@@ -161,7 +162,7 @@ impl<'s> ReplyWriter<'s> {
         mut headers: Headers,
         body: Bytes,
     ) -> Result<(), Gone> {
-        headers.push(("content-length".into(), body.len().into()));
+        headers.push((HeaderName::from_static("content-length"), body.len().into()));
         self.head(status, &headers).await?;
         self.chunk(body).await?;
         self.end().await
@@ -192,8 +193,14 @@ pub fn value(text: &str) -> http::HeaderValue {
 /// The headers every reply of the data plane carries, faults included.
 pub fn id_headers(ids: &Ids) -> Headers {
     vec![
-        ("cf-aig-event-id".into(), value(&ids.event)),
-        ("cf-aig-request-id".into(), value(&ids.request)),
+        (
+            HeaderName::from_static("cf-aig-event-id"),
+            value(&ids.event),
+        ),
+        (
+            HeaderName::from_static("cf-aig-request-id"),
+            value(&ids.request),
+        ),
     ]
 }
 
@@ -208,11 +215,14 @@ pub async fn refuse(
     let status = error.status(cloudflare_statuses);
     let mut headers = id_headers(ids);
     headers.push((
-        "content-type".into(),
+        HeaderName::from_static("content-type"),
         http::HeaderValue::from_static("application/json"),
     ));
     if let Some(seconds) = error.retry_after_s {
-        headers.push(("retry-after".into(), value(&seconds.to_string())));
+        headers.push((
+            HeaderName::from_static("retry-after"),
+            value(&seconds.to_string()),
+        ));
     }
     headers.append(&mut extra);
     // What is left of an unread body would be taken for the next request.

@@ -5,6 +5,7 @@ mod logs_query;
 
 use bytes::Bytes;
 use http::HeaderValue;
+use http::header::HeaderName;
 
 use crate::door::writer::{Gone, ReplyWriter, id_headers, value};
 use crate::error::GatewayError;
@@ -18,11 +19,14 @@ pub async fn refuse(
 ) -> Result<(), Gone> {
     let mut headers = id_headers(ids);
     headers.push((
-        "content-type".into(),
+        HeaderName::from_static("content-type"),
         HeaderValue::from_static("application/json"),
     ));
     if let Some(seconds) = error.retry_after_s {
-        headers.push(("retry-after".into(), value(&seconds.to_string())));
+        headers.push((
+            HeaderName::from_static("retry-after"),
+            value(&seconds.to_string()),
+        ));
     }
     writer
         .full(error.kind.status(), headers, error.rest_envelope().into())
@@ -45,6 +49,6 @@ pub async fn bytes(
     body: Bytes,
 ) -> Result<(), Gone> {
     let mut headers = id_headers(ids);
-    headers.push(("content-type".into(), value(content_type)));
+    headers.push((HeaderName::from_static("content-type"), value(content_type)));
     writer.full(200, headers, body).await
 }

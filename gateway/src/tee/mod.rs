@@ -9,11 +9,13 @@ pub mod capture;
 
 use std::time::Instant;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::HeaderValue;
+use http::header::HeaderName;
 
 use crate::app::App;
 use crate::attempt::Open;
+use crate::backend::Piece;
 use crate::backend::http_client::Broken;
 use crate::cache::replay::Slot;
 use crate::config::Records;
@@ -89,7 +91,7 @@ enum Last {
 }
 
 /// Sends head and body up to the last byte.
-pub async fn fly(flight: Flight<'_>, writer: &mut ReplyWriter<'_>, open: Open) -> Flown {
+pub async fn fly(flight: Flight<'_>, writer: &mut ReplyWriter<'_>, open: Box<Open>) -> Flown {
     let Flight {
         app,
         ids,
@@ -102,7 +104,7 @@ pub async fn fly(flight: Flight<'_>, writer: &mut ReplyWriter<'_>, open: Open) -
         mut reply,
         mut reader,
         mut attempt,
-    } = open;
+    } = *open;
     attempt.decision = decision;
     let captures =
         records.capture_bodies && attempt.settings.collect && attempt.settings.collect_payload;
@@ -112,10 +114,12 @@ pub async fn fly(flight: Flight<'_>, writer: &mut ReplyWriter<'_>, open: Open) -
         .await
         .is_ok();
 
+    let mut batch = Vec::new();
     let (ending, last) = loop {
+        batch.clear();
         let next = tokio::select! {
             biased;
-            next = reply.body.next() => next,
+            next = reply.body.next_batch(&mut batch) => next,
             Gone = writer.gone(), if is_here => {
                 is_here = false;
                 app.metrics.callers_left.inc();
@@ -127,22 +131,25 @@ pub async fn fly(flight: Flight<'_>, writer: &mut ReplyWriter<'_>, open: Open) -
             }
         };
         match next {
-            Ok(Some(piece)) => {
+            Ok(()) if batch.is_empty() => break (Ending::Whole, Last::Piece(None)),
+            Ok(()) => {
                 attempt.first_byte.get_or_insert_with(Instant::now);
-                attempt.response_bytes += piece.bytes.len() as u64;
-                if !piece.was_held {
-                    reader.push(&piece.bytes);
+                for piece in &batch {
+                    attempt.response_bytes += piece.bytes.len() as u64;
+                    if !piece.was_held {
+                        reader.push(&piece.bytes);
+                    }
+                    copy.push(&piece.bytes);
+                    if let Some(keep) = &mut keep {
+                        keep.push(&piece.bytes);
+                    }
                 }
-                copy.push(&piece.bytes);
-                if let Some(keep) = &mut keep {
-                    keep.push(&piece.bytes);
-                }
+                let bytes = join(&mut batch);
                 if reply.body.is_done() {
-                    break (Ending::Whole, Last::Piece(Some(piece.bytes)));
+                    break (Ending::Whole, Last::Piece(Some(bytes)));
                 }
-                is_here = is_here && writer.chunk(piece.bytes).await.is_ok();
+                is_here = is_here && writer.chunk(bytes).await.is_ok();
             }
-            Ok(None) => break (Ending::Whole, Last::Piece(None)),
             Err(broken) => {
                 reply.body.cancel().await;
                 let frame = break_off(&mut attempt, &reader, &broken, ids);
@@ -169,6 +176,20 @@ pub async fn fly(flight: Flight<'_>, writer: &mut ReplyWriter<'_>, open: Open) -
         keep,
         last,
     }
+}
+
+/// Pieces that had arrived together go out together: one write instead of one each.
+fn join(batch: &mut Vec<Piece>) -> Bytes {
+    if batch.len() == 1
+        && let Some(only) = batch.pop()
+    {
+        return only.bytes;
+    }
+    let mut joined = BytesMut::with_capacity(batch.iter().map(|piece| piece.bytes.len()).sum());
+    for piece in batch.drain(..) {
+        joined.extend_from_slice(&piece.bytes);
+    }
+    joined.freeze()
 }
 
 impl Flown {
@@ -243,11 +264,11 @@ fn reply_headers(upstream: &http::HeaderMap, attempt: &Attempt, ids: &Ids) -> He
     let mut headers: Headers = Vec::with_capacity(upstream.len() + 8);
     for (name, value) in upstream {
         if providers::is_forwarded_response_header(name.as_str()) {
-            headers.push((name.as_str().to_owned(), value.clone()));
+            headers.push((name.clone(), value.clone()));
         }
     }
     headers.push((
-        "cf-aig-cache-status".into(),
+        HeaderName::from_static("cf-aig-cache-status"),
         HeaderValue::from_static("MISS"),
     ));
     answer_headers(&mut headers, attempt.step, &attempt.id, ids);
@@ -256,9 +277,21 @@ fn reply_headers(upstream: &http::HeaderMap, attempt: &Attempt, ids: &Ids) -> He
 
 /// Ours on every answer of a provider, cached or not.
 pub fn answer_headers(headers: &mut Headers, step: u32, log_id: &str, ids: &Ids) {
-    headers.push(("cf-aig-step".into(), HeaderValue::from(step)));
-    headers.push(("cf-aig-log-id".into(), value(log_id)));
-    headers.push(("cf-aig-event-id".into(), value(&ids.event)));
-    headers.push(("cf-aig-request-id".into(), value(&ids.request)));
-    headers.push(("cf-aig-trace-id".into(), value(&ids.trace)));
+    headers.push((
+        HeaderName::from_static("cf-aig-step"),
+        HeaderValue::from(step),
+    ));
+    headers.push((HeaderName::from_static("cf-aig-log-id"), value(log_id)));
+    headers.push((
+        HeaderName::from_static("cf-aig-event-id"),
+        value(&ids.event),
+    ));
+    headers.push((
+        HeaderName::from_static("cf-aig-request-id"),
+        value(&ids.request),
+    ));
+    headers.push((
+        HeaderName::from_static("cf-aig-trace-id"),
+        value(&ids.trace),
+    ));
 }
