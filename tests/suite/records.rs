@@ -318,9 +318,16 @@ async fn collecting_can_be_switched_off_and_on() {
 
 #[tokio::test]
 async fn payloads_can_be_switched_off() {
-    let (gateway, _upstream) = openai(Config::new(), ok()).await;
+    let off_everywhere = Config::new().set("records", "capture_bodies = false");
+    for (config, wish) in [(Config::new(), "false"), (off_everywhere, "true")] {
+        check_no_bodies(config, wish).await;
+    }
+}
+
+async fn check_no_bodies(config: Config, wish: &str) {
+    let (gateway, _upstream) = openai(config, ok()).await;
     let answer = gateway
-        .send(&request().header("cf-aig-collect-log-payload", "false"))
+        .send(&request().header("cf-aig-collect-log-payload", wish))
         .await;
     let row = gateway.answering_row(&answer).await;
     assert!(!row.mentions("say three words"), "{:#}", row.0);
