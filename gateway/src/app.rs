@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use crate::auth::LiveTokens;
 use crate::backend::Reply;
 use crate::backend::http_client::HttpClient;
+use crate::backend::vertex::Exchanges;
 use crate::cache::ReplyCache;
 use crate::config::{Config, LiveConfig};
 use crate::door::listen::{self, Listeners};
@@ -45,6 +46,7 @@ pub struct App {
     pub live: Arc<LiveConfig>,
     pub tokens: Arc<LiveTokens>,
     pub http: HttpClient,
+    pub exchanges: Exchanges,
     pub cache: ReplyCache,
     pub limits: Limits,
     redis: Option<Arc<Redis>>,
@@ -105,6 +107,8 @@ impl App {
         let app = App {
             tokens,
             http: HttpClient::new(),
+            exchanges: Exchanges::new()
+                .context("preparing the exchange of service accounts' keys")?,
             cache: ReplyCache::with_shared(&config.cache, redis.clone()),
             limits: Limits::new(&config, redis.clone()),
             redis,

@@ -28,4 +28,5 @@ mod tidy;
 mod tls;
 mod universal;
 mod upgrade;
+mod vertex;
 mod websocket;

@@ -1,5 +1,6 @@
 //! One try on one target, up to the point where its outcome can be judged.
 
+use std::borrow::Cow;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -7,11 +8,12 @@ use providers::{Failure, ReplyHead, ReplyReader};
 
 use super::verdict::Remaining;
 use super::{Open, Run, abandoned, failure_of, inspect};
-use crate::backend::Reply;
+use crate::app::App;
 use crate::backend::http_client::{Broken, Timeouts};
 use crate::backend::remote::{self, StreamFailure};
+use crate::backend::{Reply, vertex};
 use crate::error::{GatewayError, Kind};
-use crate::route::{PlanStep, StepBody, Target};
+use crate::route::{PlanStep, RemoteTarget, StepBody, Target};
 use crate::trace::{Attempt, Decision};
 
 pub enum Tried {
@@ -148,7 +150,7 @@ async fn send(
     };
     match (&step.target, &step.body) {
         (Target::Remote(target), StepBody::Held(body)) => tokio::select! {
-            sent = remote::send(&run.app.http, target, body, timeouts) => sent.map_err(NoAnswer::Broken),
+            sent = send_held(run.app, target, body, timeouts) => sent.map_err(NoAnswer::Broken),
             () = abandoned(run.app, run.writer, run.slot) => Err(NoAnswer::Gone),
         },
         (Target::Remote(target), StepBody::Streamed) => {
@@ -159,9 +161,12 @@ async fn send(
                     copy.push(chunk);
                 }
             };
+            let target = credentialed(run.app, target)
+                .await
+                .map_err(NoAnswer::Broken)?;
             let sent = remote::send_streamed(
                 &run.app.http,
-                target,
+                &target,
                 run.writer.session(),
                 run.limits,
                 timeouts,
@@ -184,6 +189,30 @@ async fn send(
             "the embedded engine takes JSON bodies (`content-type: application/json`)",
         ))),
     }
+}
+
+/// The target with whatever its credential has to be exchanged for.
+async fn credentialed<'t>(
+    app: &App,
+    target: &'t RemoteTarget,
+) -> Result<Cow<'t, RemoteTarget>, Broken> {
+    let Some(exchange) = &target.exchange else {
+        return Ok(Cow::Borrowed(target));
+    };
+    let value = app.exchanges.authorization(exchange).await?;
+    let mut target = target.clone();
+    vertex::apply(&mut target.headers, value);
+    Ok(Cow::Owned(target))
+}
+
+async fn send_held(
+    app: &App,
+    target: &RemoteTarget,
+    body: &Bytes,
+    timeouts: Timeouts,
+) -> Result<Reply, Broken> {
+    let target = credentialed(app, target).await?;
+    remote::send(&app.http, &target, body, timeouts).await
 }
 
 async fn gone(mut open: Box<Open>) -> Tried {

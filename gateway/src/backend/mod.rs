@@ -6,6 +6,7 @@ pub mod http_client;
 #[cfg(feature = "local")]
 pub mod local;
 pub mod remote;
+pub mod vertex;
 
 use std::collections::VecDeque;
 

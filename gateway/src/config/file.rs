@@ -358,8 +358,11 @@ pub struct Catalog {
 pub struct Provider {
     /// Replaces scheme, host and base path. `http://` and private addresses are allowed here.
     pub base_url: Option<String>,
-    /// Sent when a request brings no credential of its own.
+    /// Sent when a request brings no credential of its own. For google-vertex-ai also a service
+    /// account's key file, in base64.
     pub api_key: Option<SecretRef>,
+    /// Where a service account's key is exchanged, google-vertex-ai only; unset = Google's own.
+    pub token_url: Option<String>,
     /// Set on every request to this provider; a value may be a secret's place.
     pub headers: BTreeMap<String, SecretRef>,
 }

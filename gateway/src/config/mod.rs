@@ -127,6 +127,8 @@ pub struct ProviderConfig {
     /// `http(s)://host[:port][/base]`, checked, without a trailing slash.
     pub base_url: Option<String>,
     pub api_key: Option<Secret>,
+    /// Where a service account's key is exchanged.
+    pub token_url: Option<String>,
     /// Names are lower case and, like the values, valid in HTTP.
     pub headers: Vec<(String, Secret)>,
 }

@@ -267,6 +267,7 @@ impl Check<'_> {
                     .api_key
                     .as_ref()
                     .and_then(|key| self.secret(&format!("{path}.api_key"), key)),
+                token_url: self.token_url(&path, written, slug),
                 headers: self.headers(&path, written),
             };
             if providers
@@ -296,6 +297,22 @@ impl Check<'_> {
             Ok(url) => Some(url),
             Err(problem) => {
                 self.problem(&format!("{path}.base_url"), problem);
+                None
+            }
+        }
+    }
+
+    fn token_url(&mut self, path: &str, written: &file::Provider, slug: &str) -> Option<String> {
+        let url = written.token_url.as_ref()?;
+        let path = format!("{path}.token_url");
+        if slug != "google-vertex-ai" {
+            self.problem(&path, "is for google-vertex-ai only");
+            return None;
+        }
+        match check_base_url(url) {
+            Ok(url) => Some(url),
+            Err(problem) => {
+                self.problem(&path, problem);
                 None
             }
         }

@@ -8,8 +8,9 @@ use providers::{Credential, ProviderSpec, RequestFacts, Upstream};
 use super::headers;
 use super::settings::{self, Layers, RecordSettings, TrySettings};
 use crate::auth::Caller;
+use crate::backend::vertex::Exchange;
 use crate::cache::policy::{self, CachePolicy};
-use crate::config::{Config, Gateway, ProviderConfig};
+use crate::config::{Config, Gateway, ProviderConfig, Secret};
 use crate::decode::{Entry, EntryConfig};
 use crate::error::{GatewayError, Kind};
 use crate::exchange::Incoming;
@@ -53,6 +54,8 @@ pub struct RemoteTarget {
     pub headers: HeaderMap,
     /// The credential came from our configuration, not from the caller.
     pub stored_key: bool,
+    /// Set when the credential is a key file that has to be exchanged first.
+    pub exchange: Option<Exchange>,
 }
 
 /// Held bodies can be sent again; a streamed one passes through once.
@@ -310,14 +313,35 @@ fn remote(
     let stored = configured
         .and_then(|provider| provider.api_key.as_ref())
         .filter(|_| presented.is_none());
-    if let Some(secret) = stored {
-        let body = asked
-            .body
-            .held()
-            .map(|bytes| &bytes[..])
-            .unwrap_or_default();
-        let now = (ground.incoming.clock.started_us / 1_000_000).max(0) as u64;
-        apply_stored(
+    let mut exchange = None;
+    let body = asked
+        .body
+        .held()
+        .map(|bytes| &bytes[..])
+        .unwrap_or_default();
+    let now = (ground.incoming.clock.started_us / 1_000_000).max(0) as u64;
+    match (&presented, stored) {
+        (Some(own), _) if is_key_file(spec, own.reveal()) => {
+            sent.remove(header::AUTHORIZATION);
+            exchange = Some(Secret::new(own.reveal()));
+        }
+        // A Bedrock key comes as a bearer and is wanted elsewhere on some paths of this host; a
+        // signature the caller made is left alone.
+        (Some(own), _) if asked.rest.starts_with("bedrock-mantle/") && is_bearer(&sent) => {
+            apply_key(
+                spec,
+                own.reveal(),
+                asked.method,
+                &upstream,
+                body,
+                now,
+                &mut sent,
+            )?;
+        }
+        (None, Some(secret)) if is_key_file(spec, secret.expose()) => {
+            exchange = Some(secret.clone())
+        }
+        (None, Some(secret)) => apply_key(
             spec,
             secret.expose(),
             asked.method,
@@ -325,18 +349,36 @@ fn remote(
             body,
             now,
             &mut sent,
-        )?;
+        )?,
+        (Some(_), _) | (None, None) => {}
     }
+    let exchange = exchange.map(|key_file| Exchange {
+        key_file,
+        url: configured.and_then(|provider| provider.token_url.clone()),
+    });
     frame(&asked.body, asked.method, ground.incoming, &mut sent);
     Ok(RemoteTarget {
         method: asked.method.clone(),
         upstream,
         headers: sent,
         stored_key: stored.is_some(),
+        exchange,
     })
 }
 
-fn apply_stored(
+fn is_bearer(sent: &HeaderMap) -> bool {
+    let value = sent
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok());
+    value.is_some_and(|value| value.len() > 7 && value[..7].eq_ignore_ascii_case("bearer "))
+}
+
+/// A Google service account's key file instead of an access key.
+fn is_key_file(spec: &ProviderSpec, secret: &str) -> bool {
+    spec.slug == "google-vertex-ai" && providers::vertex::ServiceAccount::read(secret).is_some()
+}
+
+fn apply_key(
     spec: &ProviderSpec,
     secret: &str,
     method: &Method,
