@@ -38,7 +38,7 @@ pub struct PlanStep {
 }
 
 pub enum Target {
-    Remote(RemoteTarget),
+    Remote(Box<RemoteTarget>),
     /// The engine of this process.
     Local {
         endpoint: String,
@@ -217,7 +217,7 @@ fn build(ground: Ground<'_>, asked: Asked<'_>) -> Result<PlanStep, GatewayError>
             is_rest: asked.is_rest,
         }
     } else {
-        Target::Remote(remote(ground, &asked, spec, configured)?)
+        Target::Remote(Box::new(remote(ground, &asked, spec, configured)?))
     };
     Ok(PlanStep {
         index: asked.index,
