@@ -13,7 +13,7 @@ use pingora::connectors::http::Connector;
 use pingora::http::RequestHeader;
 use pingora::protocols::ALPN;
 use pingora::protocols::http::client::HttpSession;
-use pingora::upstreams::peer::{HttpPeer, Peer};
+use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType};
 use providers::Upstream;
 
@@ -395,9 +395,4 @@ fn describe(error: &Error) -> String {
         Some(io) => format!("{}: {io}", error.etype().as_str()),
         None => error.etype().as_str().to_owned(),
     }
-}
-
-/// For log lines of the WebSocket path.
-pub fn peer_name(peer: &HttpPeer) -> String {
-    peer.address().to_string()
 }

@@ -62,10 +62,6 @@ impl<'s> ReplyWriter<'s> {
         self
     }
 
-    pub fn has_started(&self) -> bool {
-        self.state != State::Nothing
-    }
-
     /// Sends the head. Without `content-length` the body is chunked (HTTP/1.1), never delimited by
     /// the close: only then can a caller see that it was cut.
     pub async fn head(&mut self, status: u16, headers: &Headers) -> Result<(), Gone> {
@@ -128,10 +124,6 @@ impl<'s> ReplyWriter<'s> {
             tokio::time::sleep(BEFORE_RESET).await;
         }
         self.session.shutdown().await;
-    }
-
-    pub fn was_aborted(&self) -> bool {
-        self.state == State::Aborted
     }
 
     /// Resolves when the caller leaves, never otherwise. Cancel-safe.
