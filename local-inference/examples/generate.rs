@@ -26,17 +26,15 @@ async fn main() {
     };
     let engine = Engine::start(config);
     let request = |max_tokens| GenerateRequest {
-        model: catalogue::all()[0].id.to_owned(),
-        prompt: Prompt::Messages(vec![Message {
-            role: "user".to_owned(),
-            content: prompt.clone(),
-        }]),
         sampling: SamplingParams {
             temperature: 0.0,
             max_tokens: Some(max_tokens),
             ..SamplingParams::default()
         },
-        reject_if_busy: false,
+        ..GenerateRequest::new(
+            catalogue::all()[0].id,
+            Prompt::Messages(vec![Message::new("user", prompt)]),
+        )
     };
     // Loads the model, and is not counted.
     match engine.generate(request(1)).await {
@@ -54,7 +52,7 @@ async fn main() {
             let (mut first, mut tokens) = (None, 0);
             while let Some(event) = generation.events.recv().await {
                 match event {
-                    TokenEvent::Text(text) => {
+                    TokenEvent::Text { text, .. } => {
                         first.get_or_insert_with(Instant::now);
                         if copy == 0 {
                             print!("{text}");
@@ -64,6 +62,7 @@ async fn main() {
                     TokenEvent::Done {
                         completion_tokens, ..
                     } => tokens = completion_tokens,
+                    TokenEvent::ToolCallStart { .. } | TokenEvent::ToolCallArguments { .. } => {}
                     TokenEvent::Failed(error) => eprintln!("{error}"),
                 }
             }

@@ -65,13 +65,11 @@ impl ModelFront {
     fn tokens(&self, prompt: Prompt) -> Result<Vec<u32>, EngineError> {
         let (text, field) = match prompt {
             Prompt::Text { text, raw: true } => (text, "prompt"),
-            Prompt::Text { text, raw: false } => {
-                let message = Message {
-                    role: "user".to_owned(),
-                    content: text,
-                };
-                (self.template.render(&[message])?, "prompt")
-            }
+            Prompt::Text { text, raw: false } => (
+                self.template.render(&[Message::new("user", text)])?,
+                "prompt",
+            ),
+            Prompt::Tokens(tokens) => return self.checked(tokens),
             Prompt::Messages(messages) => (self.template.render(&messages)?, "messages"),
         };
         let fewest = self.tokenizer.fewest_tokens(text.len());
@@ -87,6 +85,24 @@ impl ModelFront {
             return Err(EngineError::Invalid { field, reason });
         }
         Ok(tokens)
+    }
+
+    /// Token ids of the caller's own.
+    fn checked(&self, tokens: Vec<u32>) -> Result<Vec<u32>, EngineError> {
+        let invalid = |reason: String| EngineError::Invalid {
+            field: "prompt",
+            reason,
+        };
+        if tokens.is_empty() {
+            return Err(invalid("holds nothing to go on from".to_owned()));
+        }
+        let vocabulary = self.tokenizer.vocabulary();
+        match tokens.iter().find(|token| **token as usize >= vocabulary) {
+            Some(token) => Err(invalid(format!(
+                "holds token {token}, the vocabulary has {vocabulary}"
+            ))),
+            None => Ok(tokens),
+        }
     }
 
     /// How long the answer may be. A length the caller named must fit; the default takes what is left.
@@ -115,6 +131,7 @@ impl ModelFront {
 fn prompt_bytes(prompt: &Prompt) -> usize {
     match prompt {
         Prompt::Text { text, .. } => text.len(),
+        Prompt::Tokens(_) => 0,
         Prompt::Messages(messages) => messages.iter().map(|message| message.content.len()).sum(),
     }
 }

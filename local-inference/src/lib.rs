@@ -41,6 +41,7 @@ pub use config::EngineConfig;
 pub use engine::{Engine, EngineHandle, ModelInfo};
 pub use error::EngineError;
 pub use request::{
-    GenerateRequest, Generation, Message, Prompt, SamplingParams, StopReason, TokenEvent,
+    GenerateRequest, Generation, Message, OutputFormat, Prompt, SamplingParams, StopReason,
+    TokenEvent, TokenLogprob, Tool, ToolCall, ToolChoice,
 };
 pub use stats::Stats;

@@ -3,14 +3,46 @@
 use crate::error::EngineError;
 use tokio::sync::mpsc;
 
-/// One generation.
+/// One request: one prompt, one or several answers.
 #[derive(Debug, Clone)]
 pub struct GenerateRequest {
     pub model: String,
     pub prompt: Prompt,
     pub sampling: SamplingParams,
+    /// What form the text must have.
+    pub format: OutputFormat,
+    /// Functions the model may ask for.
+    pub tools: Vec<Tool>,
+    pub tool_choice: ToolChoice,
+    /// Answers to the same prompt, each with its own choice number from 0; at least 1.
+    pub choices: u32,
+    /// With each token its log-probability and this many of the likeliest alternatives; `None`: neither.
+    pub top_logprobs: Option<u32>,
+    /// Further variables for the model's chat template, `enable_thinking` for one.
+    pub template_options: serde_json::Map<String, serde_json::Value>,
+    /// Who shares: running places are handed out fairly between tenants, and prompt prefixes are reused within one.
+    pub tenant: String,
     /// Answer [`EngineError::Busy`] rather than wait for a running place.
     pub reject_if_busy: bool,
+}
+
+impl GenerateRequest {
+    /// The plain request: one answer of free text.
+    pub fn new(model: impl Into<String>, prompt: Prompt) -> GenerateRequest {
+        GenerateRequest {
+            model: model.into(),
+            prompt,
+            sampling: SamplingParams::default(),
+            format: OutputFormat::Text,
+            tools: Vec::new(),
+            tool_choice: ToolChoice::Auto,
+            choices: 1,
+            top_logprobs: None,
+            template_options: serde_json::Map::new(),
+            tenant: String::new(),
+            reject_if_busy: false,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,12 +51,71 @@ pub enum Prompt {
     Text { text: String, raw: bool },
     /// A chat, put into the model's own template.
     Messages(Vec<Message>),
+    /// Token ids, as they are.
+    Tokens(Vec<u32>),
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Message {
+    pub role: String,
+    /// Empty where a message holds nothing but tool calls.
+    pub content: String,
+    /// The function a `tool` message answers for, where the caller says.
+    pub name: Option<String>,
+    /// What the assistant asked for in this message.
+    pub tool_calls: Vec<ToolCall>,
+    /// The call a `tool` message answers. Many callers send none.
+    pub tool_call_id: Option<String>,
+}
+
+impl Message {
+    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Message {
+        Message {
+            role: role.into(),
+            content: content.into(),
+            ..Message::default()
+        }
+    }
+}
+
+/// A function the model may ask for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tool {
+    pub name: String,
+    pub description: Option<String>,
+    /// JSON Schema of the arguments; null when the function takes none.
+    pub parameters: serde_json::Value,
+}
+
+/// One call the model asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ToolCall {
+    pub id: String,
+    pub name: String,
+    /// JSON text of an object.
+    pub arguments: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Message {
-    pub role: String,
-    pub content: String,
+pub enum ToolChoice {
+    /// The model decides.
+    Auto,
+    /// No call, whatever the tools.
+    None,
+    /// At least one call.
+    Required,
+    /// A call of this function.
+    Named(String),
+}
+
+/// What form an answer must have. All but `Text` hold token by token: what is finished is valid.
+#[derive(Debug, Clone, PartialEq)]
+pub enum OutputFormat {
+    Text,
+    /// Any JSON object.
+    JsonObject,
+    /// JSON by this schema.
+    JsonSchema(serde_json::Value),
 }
 
 /// How tokens are chosen and when to end.
@@ -116,23 +207,56 @@ impl SamplingParams {
 #[derive(Debug)]
 pub struct Generation {
     pub prompt_tokens: u32,
-    /// Bounded: when it is full, this generation pauses until it is read; others go on. Closed without a `Done` or
-    /// `Failed`: the engine gave the generation up, its caller having read nothing for a minute.
+    /// Bounded: when it is full, this generation pauses until it is read; others go on. Closed without a `Done` for each
+    /// choice or a `Failed`: the engine gave the generation up, its caller having read nothing for a minute.
     pub events: mpsc::Receiver<TokenEvent>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum TokenEvent {
-    /// Whole characters, never empty.
-    Text(String),
-    /// The last event of a generation that went well.
+    /// Whole characters; empty only where it carries log-probabilities of a token that wrote none yet.
+    Text {
+        choice: u32,
+        text: String,
+        /// Of the tokens since the last event, where they were asked for.
+        logprobs: Vec<TokenLogprob>,
+    },
+    /// A tool call begins. Calls of a choice are numbered from 0 by `index`.
+    ToolCallStart {
+        choice: u32,
+        index: u32,
+        id: String,
+        name: String,
+    },
+    /// The next piece of the JSON text of a call's arguments.
+    ToolCallArguments {
+        choice: u32,
+        index: u32,
+        text: String,
+    },
+    /// The last event of a choice that went well.
     Done {
+        choice: u32,
         stop: StopReason,
         /// Sampled tokens, the end token included.
         completion_tokens: u32,
+        /// Prompt tokens that were not computed again, an earlier request having left their keys and values.
+        cached_tokens: u32,
     },
-    /// The last event of one that did not.
+    /// The last event of a generation that did not go well, whatever its other choices.
     Failed(EngineError),
+}
+
+/// A token as it was chosen.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenLogprob {
+    pub token: u32,
+    /// The token's bytes; part of a character, possibly.
+    pub bytes: Vec<u8>,
+    /// Natural logarithm of its probability before temperature, filters and penalties.
+    pub logprob: f32,
+    /// The likeliest tokens at this place, likeliest first; as many as asked for.
+    pub top: Vec<(u32, Vec<u8>, f32)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,4 +265,6 @@ pub enum StopReason {
     Stop,
     /// `max_tokens` reached.
     Length,
+    /// The model asked for tools.
+    ToolCalls,
 }

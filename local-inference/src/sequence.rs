@@ -162,15 +162,21 @@ impl Sequence {
 
     fn send_text(&self, text: String) {
         if !text.is_empty() {
-            self.send(TokenEvent::Text(text));
+            self.send(TokenEvent::Text {
+                choice: 0,
+                text,
+                logprobs: Vec::new(),
+            });
         }
     }
 
     fn finish(&self, stop: StopReason) {
         let completion_tokens = self.completion_tokens() as u32;
         self.send(TokenEvent::Done {
+            choice: 0,
             stop,
             completion_tokens,
+            cached_tokens: 0,
         });
     }
 

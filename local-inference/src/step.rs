@@ -43,20 +43,20 @@ pub(crate) struct Runner {
 
 impl Runner {
     pub(crate) fn new(
-        model: Box<dyn CausalModel>,
+        mut model: Box<dyn CausalModel>,
         tokenizer: Arc<Tokenizer>,
         window: usize,
         max_running: usize,
         counters: Arc<Counters>,
     ) -> Runner {
-        let shape = model.kv_shape();
         let window_blocks = BlockPool::blocks_for(window);
-        let affordable = MAX_KV_BYTES / (shape.block_len() * size_of::<f32>());
+        let affordable = MAX_KV_BYTES / model.kv_block_bytes();
         let blocks = (max_running * window_blocks)
             .min(affordable)
             .max(window_blocks);
+        model.reserve_kv(blocks);
         Runner {
-            pool: BlockPool::new(shape, blocks),
+            pool: BlockPool::new(blocks),
             model,
             tokenizer,
             reserved: 0,
@@ -95,8 +95,7 @@ impl Runner {
         }
         let started = Instant::now();
         self.fill_batch(&plan);
-        self.model
-            .forward(&self.batch, &mut self.pool.memory, &mut self.logits);
+        self.model.forward(&self.batch, &mut self.logits);
         let finished = self.sample(&plan);
         self.remove(finished);
         Counters::add(&self.counters.steps, 1);

@@ -11,7 +11,7 @@ use crate::error::EngineError;
 use crate::model::CausalModel;
 use crate::prompt::chat_template::ChatTemplate;
 use crate::prompt::tokenizer::Tokenizer;
-use kernels::{BLOCK_TOKENS, KvShape};
+use kernels::BLOCK_TOKENS;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -24,11 +24,6 @@ pub const END: u32 = 257;
 const VOCABULARY: usize = 258;
 /// A lead that no temperature up to the API's bound levels out.
 const DECISIVE: f32 = 1000.0;
-const SHAPE: KvShape = KvShape {
-    layers: 1,
-    kv_heads: 1,
-    head_dim: 1,
-};
 
 static ENTRY: CatalogueEntry = CatalogueEntry {
     id: MODEL,
@@ -86,6 +81,7 @@ pub fn scripted(config: EngineConfig, script: Script) -> EngineHandle {
         Ok(Loaded {
             model: Box::new(ScriptedModel {
                 script: Arc::clone(&script),
+                kv: Vec::new(),
             }),
             tokenizer: byte_tokenizer()?,
             template: ChatTemplate::new(
@@ -131,35 +127,39 @@ fn byte_tokenizer() -> Result<Tokenizer, EngineError> {
 
 struct ScriptedModel {
     script: Arc<Mutex<Script>>,
+    /// The tokens themselves, in place of keys and values.
+    kv: Vec<u32>,
 }
 
 impl CausalModel for ScriptedModel {
-    fn kv_shape(&self) -> KvShape {
-        SHAPE
+    fn kv_block_bytes(&self) -> usize {
+        BLOCK_TOKENS * size_of::<u32>()
+    }
+
+    fn reserve_kv(&mut self, blocks: usize) {
+        self.kv = vec![0; blocks * BLOCK_TOKENS];
     }
 
     fn vocabulary(&self) -> usize {
         VOCABULARY
     }
 
-    fn forward(&mut self, batch: &StepBatch, kv: &mut [f32], logits: &mut Vec<f32>) {
+    fn forward(&mut self, batch: &StepBatch, logits: &mut Vec<f32>) {
         logits.clear();
         for run in &batch.runs {
             let blocks = &batch.blocks[run.blocks.clone()];
             let place = |position: usize| {
                 let block = blocks[position / BLOCK_TOKENS] as usize;
-                block * SHAPE.block_len() + position % BLOCK_TOKENS
+                block * BLOCK_TOKENS + position % BLOCK_TOKENS
             };
             let end = run.first_position + run.rows.len();
             for (row, position) in run.rows.clone().zip(run.first_position..end) {
-                kv[place(position)] = batch.tokens[row] as f32;
+                self.kv[place(position)] = batch.tokens[row];
             }
             if !run.wants_logits {
                 continue;
             }
-            let tokens: Vec<u32> = (0..end)
-                .map(|position| kv[place(position)] as u32)
-                .collect();
+            let tokens: Vec<u32> = (0..end).map(|position| self.kv[place(position)]).collect();
             // A script that panicked poisons its lock; the next request may still use it.
             let mut script = self.script.lock().unwrap_or_else(PoisonError::into_inner);
             let next = script(&tokens) as usize;

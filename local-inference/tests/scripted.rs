@@ -13,16 +13,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 fn request(text: &str) -> GenerateRequest {
     GenerateRequest {
-        model: MODEL.to_owned(),
-        prompt: Prompt::Messages(vec![Message {
-            role: "user".to_owned(),
-            content: text.to_owned(),
-        }]),
         sampling: SamplingParams {
             temperature: 0.0,
             ..SamplingParams::default()
         },
-        reject_if_busy: false,
+        ..GenerateRequest::new(MODEL, Prompt::Messages(vec![Message::new("user", text)]))
     }
 }
 
@@ -39,7 +34,7 @@ async fn read(mut generation: Generation) -> (String, Option<TokenEvent>) {
     loop {
         let event = tokio::time::timeout(PATIENCE, generation.events.recv()).await;
         match event.expect("the engine goes on") {
-            Some(TokenEvent::Text(piece)) => text.push_str(&piece),
+            Some(TokenEvent::Text { text: piece, .. }) => text.push_str(&piece),
             last => return (text, last),
         }
     }
@@ -51,8 +46,10 @@ async fn answer(engine: &EngineHandle, request: GenerateRequest) -> (String, Opt
 
 fn done(stop: StopReason, completion_tokens: u32) -> Option<TokenEvent> {
     Some(TokenEvent::Done {
+        choice: 0,
         stop,
         completion_tokens,
+        cached_tokens: 0,
     })
 }
 

@@ -16,10 +16,8 @@ fn engine(test: &str) -> Option<EngineHandle> {
 
 fn request(prompt: Prompt, sampling: SamplingParams) -> GenerateRequest {
     GenerateRequest {
-        model: catalogue::all()[0].id.to_owned(),
-        prompt,
         sampling,
-        reject_if_busy: false,
+        ..GenerateRequest::new(catalogue::all()[0].id, prompt)
     }
 }
 
@@ -31,10 +29,7 @@ fn raw(text: &str) -> Prompt {
 }
 
 fn chat(text: &str) -> Prompt {
-    let message = Message {
-        role: "user".to_owned(),
-        content: text.to_owned(),
-    };
+    let message = Message::new("user", text);
     Prompt::Messages(vec![message])
 }
 
@@ -51,14 +46,16 @@ async fn answer(engine: &EngineHandle, request: GenerateRequest) -> (String, Sto
     let mut text = String::new();
     while let Some(event) = generation.events.recv().await {
         match event {
-            TokenEvent::Text(piece) => text.push_str(&piece),
+            TokenEvent::Text { text: piece, .. } => text.push_str(&piece),
             TokenEvent::Done {
                 stop,
                 completion_tokens,
+                ..
             } => {
                 return (text, stop, generation.prompt_tokens, completion_tokens);
             }
             TokenEvent::Failed(error) => panic!("{error}"),
+            other => panic!("no tools were given: {other:?}"),
         }
     }
     panic!("ended without an end")

@@ -1,20 +1,17 @@
-//! Which blocks are free, and the memory they number.
+//! Which blocks are free. The memory they number is the model's.
 
-use kernels::{BLOCK_TOKENS, KvShape};
+use kernels::BLOCK_TOKENS;
 
-/// A fixed number of blocks. The memory is reserved at start and becomes real when first written; the block freed
-/// last is handed out first, so a quiet engine stays small.
+/// A fixed number of blocks. Their memory becomes real when first written; the block freed last is handed out first,
+/// so a quiet engine stays small.
 pub(crate) struct BlockPool {
-    pub memory: Vec<f32>,
     free: Vec<u32>,
     total: usize,
 }
 
 impl BlockPool {
-    pub(crate) fn new(shape: KvShape, blocks: usize) -> BlockPool {
+    pub(crate) fn new(blocks: usize) -> BlockPool {
         BlockPool {
-            // Zeroed by the system page by page on first touch.
-            memory: vec![0.0; blocks * shape.block_len()],
             free: (0..blocks as u32).rev().collect(),
             total: blocks,
         }
@@ -55,12 +52,7 @@ mod tests {
 
     #[test]
     fn blocks_are_never_owned_twice_and_all_come_back() {
-        let shape = KvShape {
-            layers: 1,
-            kv_heads: 1,
-            head_dim: 2,
-        };
-        let mut pool = BlockPool::new(shape, 10);
+        let mut pool = BlockPool::new(10);
         let mut tables: Vec<Vec<u32>> = vec![Vec::new(); 3];
         let mut state = 7u64;
         for _ in 0..2000 {

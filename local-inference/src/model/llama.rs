@@ -65,6 +65,8 @@ pub(crate) struct Llama {
     /// `None`: the embedding serves as head too.
     head: Option<QuantMatrix>,
     rope: RopeTable,
+    /// Attention memory, zeroed by the system page by page on first touch.
+    kv: Vec<f32>,
     pool: Pool,
     scratch: Scratch,
 }
@@ -125,6 +127,7 @@ impl Llama {
             output_norm: loader.vector("output_norm.weight", d.hidden)?,
             head,
             rope: RopeTable::new(max_positions, d.head_dim, d.rope_base),
+            kv: Vec::new(),
             pool,
             scratch: Scratch::default(),
             dimensions,
@@ -154,7 +157,7 @@ impl Llama {
     }
 }
 
-impl CausalModel for Llama {
+impl Llama {
     fn kv_shape(&self) -> KvShape {
         KvShape {
             layers: self.dimensions.layers,
@@ -162,13 +165,24 @@ impl CausalModel for Llama {
             head_dim: self.dimensions.head_dim,
         }
     }
+}
+
+impl CausalModel for Llama {
+    fn kv_block_bytes(&self) -> usize {
+        self.kv_shape().block_len() * size_of::<f32>()
+    }
+
+    fn reserve_kv(&mut self, blocks: usize) {
+        self.kv = vec![0.0; blocks * self.kv_shape().block_len()];
+    }
 
     fn vocabulary(&self) -> usize {
         self.dimensions.vocabulary
     }
 
-    fn forward(&mut self, batch: &StepBatch, kv: &mut [f32], logits: &mut Vec<f32>) {
+    fn forward(&mut self, batch: &StepBatch, logits: &mut Vec<f32>) {
         let shape = self.kv_shape();
+        let kv = &mut self.kv;
         let d = &self.dimensions;
         let (pool, s) = (&self.pool, &mut self.scratch);
         let rows = batch.tokens.len();
@@ -450,13 +464,13 @@ mod tests {
         let bytes = std::fs::read(path).expect("the file was just seen");
         let file = Gguf::parse(&bytes).expect("a valid file");
         let mut model = Llama::load(&file, &bytes, 64, Pool::new(2)).expect("a known model");
-        let mut kv = vec![0.0; 4 * model.kv_shape().block_len()];
+        model.reserve_kv(4);
         let mut logits = Vec::new();
         let mut error = 0.0f32;
         for (tokens, top) in REFERENCES {
             let mut batch = StepBatch::default();
             batch.push(tokens, 0, &[2, 0], true);
-            model.forward(&batch, &mut kv, &mut logits);
+            model.forward(&batch, &mut logits);
             for (token, expected) in top {
                 println!("{token}: {} {expected}", logits[token]);
                 error = error.max((logits[token] - expected).abs());

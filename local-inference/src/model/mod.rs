@@ -3,15 +3,16 @@
 pub(crate) mod llama;
 
 use crate::batch::StepBatch;
-use kernels::KvShape;
 
 /// A decoder-only language model. It sees tokens, positions and block tables, and knows nothing of requests.
 pub(crate) trait CausalModel: Send {
-    /// What its attention memory looks like.
-    fn kv_shape(&self) -> KvShape;
+    /// Bytes of attention memory a block of [`BLOCK_TOKENS`](kernels::BLOCK_TOKENS) positions takes.
+    fn kv_block_bytes(&self) -> usize;
+    /// Makes room for blocks 0 to `blocks`. Called once, before the first step.
+    fn reserve_kv(&mut self, blocks: usize);
     /// Logits in a row.
     fn vocabulary(&self) -> usize;
-    /// Runs one step: writes the keys and values of every row into `kv`, and one row of logits for each run that
-    /// wants them, in order. A row's result does not depend on the other runs.
-    fn forward(&mut self, batch: &StepBatch, kv: &mut [f32], logits: &mut Vec<f32>);
+    /// Runs one step: keeps the keys and values of every row in the blocks its run names, and writes one row of logits
+    /// for each run that wants them, in order. A row's result does not depend on the other runs.
+    fn forward(&mut self, batch: &StepBatch, logits: &mut Vec<f32>);
 }

@@ -44,10 +44,9 @@ pub(super) fn read(endpoint: &LocalEndpoint, body: &[u8]) -> Result<Asked, Fault
         },
     };
     let request = GenerateRequest {
-        model,
-        prompt,
         sampling: sampling(&object, shape)?,
         reject_if_busy: reject_if_busy(&object)?,
+        ..GenerateRequest::new(model, prompt)
     };
     let is_usage_wanted = match present(&object, "stream_options") {
         Some(Value::Object(options)) => options.get("include_usage") != Some(&Value::Bool(false)),

@@ -55,10 +55,7 @@ fn message((index, value): (usize, &Value)) -> Result<Message, Fault> {
         Some(content) => content_text(content, &format!("{at}/content"))?,
         None => String::new(),
     };
-    Ok(Message {
-        role: role.to_owned(),
-        content,
-    })
+    Ok(Message::new(role, content))
 }
 
 /// A text, nothing, or an array of text parts.

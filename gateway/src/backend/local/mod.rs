@@ -151,15 +151,17 @@ async fn answer(
     let mut event = first;
     loop {
         match event {
-            TokenEvent::Text(piece) => text.push_str(&piece),
+            TokenEvent::Text { text: piece, .. } => text.push_str(&piece),
             TokenEvent::Done {
                 stop,
                 completion_tokens,
+                ..
             } => {
                 let body = answer.whole(&text, stop, completion_tokens);
                 return Ok(LocalReply::json(200, None, body));
             }
             TokenEvent::Failed(error) => return Err(faulty(error)),
+            TokenEvent::ToolCallStart { .. } | TokenEvent::ToolCallArguments { .. } => {}
         }
         event = events.recv().await.unwrap_or_else(fault::gone);
     }

@@ -229,6 +229,7 @@ fn finish(stop: StopReason) -> &'static str {
     match stop {
         StopReason::Stop => "stop",
         StopReason::Length => "length",
+        StopReason::ToolCalls => "tool_calls",
     }
 }
 

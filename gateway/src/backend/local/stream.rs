@@ -59,16 +59,20 @@ impl LocalStream {
             None => self.events.recv().await.unwrap_or_else(gone),
         };
         match event {
-            TokenEvent::Text(piece) => text += &self.answer.text_event(&piece, self.padding.next()),
+            TokenEvent::Text { text: piece, .. } => {
+                text += &self.answer.text_event(&piece, self.padding.next())
+            }
             TokenEvent::Done {
                 stop,
                 completion_tokens,
+                ..
             } => {
                 self.is_over = true;
                 text += &self
                     .answer
                     .end_events(stop, completion_tokens, self.padding.next());
             }
+            TokenEvent::ToolCallStart { .. } | TokenEvent::ToolCallArguments { .. } => {}
             TokenEvent::Failed(error) => {
                 self.is_over = true;
                 return Some(Piece::Failed(Fault::engine(error, "").text));
