@@ -22,6 +22,8 @@
     reason = "several slices walk by one index, and an op takes what it takes"
 )]
 
+#[cfg(feature = "candle")]
+pub mod candle;
 pub mod dispatch;
 mod error;
 pub mod ops;

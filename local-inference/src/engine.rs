@@ -2,6 +2,7 @@
 
 use crate::catalogue::{self, CatalogueEntry};
 use crate::config::EngineConfig;
+use crate::embed::Encoders;
 use crate::error::EngineError;
 use crate::front::{Command, ModelFront};
 use crate::model::CausalModel;
@@ -34,6 +35,7 @@ impl Engine {
         for id in &config.models {
             match catalogue::find(id) {
                 Some(entry) => models.push(ModelSlot::new(entry)),
+                None if Encoders::is_known(id) => {}
                 None => tracing::warn!(model = id, "unknown model in the engine's configuration"),
             }
         }
@@ -64,6 +66,7 @@ pub struct EngineHandle {
 struct Inner {
     config: EngineConfig,
     models: Vec<ModelSlot>,
+    encoders: Encoders,
     load: Load,
     is_stopping: Arc<AtomicBool>,
 }
@@ -108,6 +111,7 @@ impl EngineHandle {
         let is_stopping = Arc::default();
         EngineHandle {
             inner: Arc::new(Inner {
+                encoders: Encoders::new(&config),
                 config,
                 models,
                 load,
@@ -141,6 +145,10 @@ impl EngineHandle {
         front.submit(request, seat).await
     }
 
+    pub(crate) fn encoders(&self) -> &Encoders {
+        &self.inner.encoders
+    }
+
     /// The configured models.
     pub fn models(&self) -> Vec<ModelInfo> {
         let is_pulled = |slot: &ModelSlot| {
@@ -170,6 +178,7 @@ impl EngineHandle {
     /// Ends every generation with an error and the threads with it. For a clean end, wait until none is running first.
     pub fn stop(&self) {
         self.inner.is_stopping.store(true, Ordering::SeqCst);
+        self.inner.encoders.stop();
         for slot in &self.inner.models {
             let loading = slot.loading.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(state) = &*loading

