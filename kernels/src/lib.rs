@@ -3,10 +3,9 @@
 //! | op | what | fast variants |
 //! | --- | --- | --- |
 //! | [`quant_matmul`] | activations (8 bit) x packed weights (Q4_1, Q8_0) -> f32 | AVX-512 VNNI, AVX2 |
-//! | [`paged_attention`] | causal grouped-head attention over a paged key/value pool, f32 | AVX-512, AVX2 |
-//! | [`kv_write`] | one position's keys and values into its block | none: it is a copy |
+//! | [`attend_prepare`] | head norms, rotation, keys and values into their blocks | AVX-512, AVX2 |
+//! | [`paged_attention`] | causal grouped-head attention over paged keys and values (f32, bf16) | AVX-512, AVX2 |
 //! | [`rms_norm`] | root-mean-square norm of rows | AVX-512, AVX2 |
-//! | [`rope`] | rotary position embedding, neighbouring pairs | none: 1 in 2,000 of a step |
 //! | [`swiglu`] | silu(gate) * up | AVX-512, AVX2 |
 //!
 //! Each op stands beside the plain loop it replaces (`<op>::plain`), and `tests/parity.rs` holds the
@@ -34,9 +33,10 @@ pub use cpu::pool::Pool;
 pub use cpu::priority::lower_thread_priority;
 pub use dispatch::Level;
 pub use error::KernelError;
-pub use ops::kv_write::{BLOCK_TOKENS, KvShape, kv_write};
-pub use ops::paged_attention::{AttentionIo, AttentionRows, paged_attention};
+pub use ops::attend_prepare::{HeadNorm, QkvLayout, attend_prepare};
+pub use ops::kv::{BLOCK_TOKENS, KvDtype, KvMemory, KvShape};
+pub use ops::paged_attention::{AttentionRows, AttentionSpec, paged_attention};
 pub use ops::quant_matmul::{QuantKind, QuantMatrix, QuantRows, quant_matmul};
 pub use ops::rms_norm::rms_norm;
-pub use ops::rope::{RopeTable, rope};
+pub use ops::rope::{RopeLayout, RopeScaling, RopeSpec, RopeTable};
 pub use ops::swiglu::swiglu;

@@ -1,10 +1,8 @@
 //! Each variant against its plain twin, over odd shapes, at every level this machine has.
 
 use kernels::dispatch::levels;
-use kernels::ops::{paged_attention, quant_matmul, rms_norm, rope, swiglu};
-use kernels::{
-    AttentionRows, BLOCK_TOKENS, KvShape, Level, Pool, QuantKind, QuantMatrix, QuantRows, RopeTable,
-};
+use kernels::ops::{quant_matmul, rms_norm, swiglu};
+use kernels::{Level, Pool, QuantKind, QuantMatrix, QuantRows};
 
 /// A small generator, so that a failure repeats.
 struct Random(u64);
@@ -68,26 +66,6 @@ fn swiglu_agrees_with_its_twin() {
             let mut out = vec![0.0; 2 * width];
             swiglu::swiglu_at(level, &Pool::new(2), &x, width, &mut out);
             assert_close(&out, &expected, 1e-6, &format!("{level:?} width {width}"));
-        }
-    }
-}
-
-#[test]
-fn rope_agrees_with_its_twin() {
-    let mut random = Random(3);
-    for dim in [2, 16, 64, 80] {
-        let table = RopeTable::new(600, dim, 1e5);
-        for position in [0, 1, 599] {
-            let x = random.values(3 * dim);
-            let (mut out, mut expected) = (x.clone(), x);
-            kernels::rope(&mut out, position, &table);
-            rope::plain(&mut expected, position, dim, 1e5);
-            assert_close(
-                &out,
-                &expected,
-                1e-6,
-                &format!("dim {dim} position {position}"),
-            );
         }
     }
 }
@@ -314,165 +292,4 @@ fn matrices_of_wrong_size_are_refused() {
     assert!(QuantMatrix::from_blocks(QuantKind::Q8_0, 1, 33, &[0; 34]).is_err());
     assert!(QuantMatrix::from_blocks(QuantKind::Q8_0, 1, 32, &[0; 33]).is_err());
     assert!(QuantMatrix::from_blocks(QuantKind::Q4_1, usize::MAX, 32, &[0; 20]).is_err());
-}
-
-/// A pool of `blocks` blocks filled with noise, and a scattered block table.
-fn noisy_pool(shape: &KvShape, blocks: usize, random: &mut Random) -> (Vec<f32>, Vec<u32>) {
-    let pool = random.values(blocks * shape.block_len());
-    let mut table: Vec<u32> = (0..blocks as u32).collect();
-    for i in (1..blocks).rev() {
-        table.swap(i, (random.next() % (i as u64 + 1)) as usize);
-    }
-    (pool, table)
-}
-
-#[test]
-fn paged_attention_agrees_with_its_twin_and_does_not_see_its_neighbours() {
-    let mut random = Random(8);
-    for (kv_heads, group, dim) in [(1, 1, 16), (3, 3, 64), (2, 5, 40), (1, 71, 64), (2, 1, 80)] {
-        let shape = KvShape {
-            layers: 2,
-            kv_heads,
-            head_dim: dim,
-        };
-        let (kv, table) = noisy_pool(&shape, 9, &mut random);
-        let heads = kv_heads * group;
-        // A long prefill chunk, a decode row at a block's first and last slot, and the very first position.
-        let runs = [(21usize, 40usize), (1, 16), (1, 31), (1, 0), (3, 14)];
-        let total: usize = runs.iter().map(|(rows, _)| rows).sum();
-        let q_stride = heads * dim + 5;
-        let q = random.values(total * q_stride);
-        let mut first_row = 0;
-        let sequences: Vec<AttentionRows<'_>> = runs
-            .iter()
-            .map(|(rows, first_position)| {
-                let run = AttentionRows {
-                    first_row,
-                    rows: *rows,
-                    first_position: *first_position,
-                    blocks: &table,
-                };
-                first_row += rows;
-                run
-            })
-            .collect();
-        for level in levels() {
-            let pool = Pool::new(2);
-            let mut out = vec![0.0; total * heads * dim];
-            let io = paged_attention::AttentionIo {
-                q: &q,
-                q_stride,
-                heads,
-                out: &mut out,
-            };
-            paged_attention::paged_attention_at(level, &pool, &kv, &shape, 1, &sequences, io);
-            for run in &sequences {
-                for i in 0..run.rows {
-                    let row = run.first_row + i;
-                    for head in 0..heads {
-                        let mut expected = vec![0.0; dim];
-                        let query = &q[row * q_stride + head * dim..][..dim];
-                        let position = run.first_position + i;
-                        paged_attention::plain(
-                            &kv,
-                            &shape,
-                            1,
-                            head / group,
-                            &table,
-                            position,
-                            query,
-                            &mut expected,
-                        );
-                        let actual = &out[(row * heads + head) * dim..][..dim];
-                        assert_close(
-                            actual,
-                            &expected,
-                            1e-5,
-                            &format!("{level:?} row {row} head {head}"),
-                        );
-                    }
-                    let mut alone = vec![0.0; heads * dim];
-                    let io = paged_attention::AttentionIo {
-                        q: &q[row * q_stride..][..q_stride],
-                        q_stride,
-                        heads,
-                        out: &mut alone,
-                    };
-                    let single = [AttentionRows {
-                        first_row: 0,
-                        rows: 1,
-                        first_position: run.first_position + i,
-                        blocks: &table,
-                    }];
-                    paged_attention::paged_attention_at(level, &pool, &kv, &shape, 1, &single, io);
-                    assert_eq!(
-                        alone,
-                        out[row * heads * dim..][..heads * dim],
-                        "{level:?} row {row} alone"
-                    );
-                }
-            }
-        }
-    }
-}
-
-#[test]
-fn written_keys_and_values_are_what_attention_reads() {
-    let shape = KvShape {
-        layers: 1,
-        kv_heads: 2,
-        head_dim: 32,
-    };
-    let mut random = Random(9);
-    let mut kv = vec![f32::NAN; 3 * shape.block_len()];
-    let blocks = [2u32, 0];
-    let positions = BLOCK_TOKENS + 3;
-    let written: Vec<(Vec<f32>, Vec<f32>)> = (0..positions)
-        .map(|_| (random.values(64), random.values(64)))
-        .collect();
-    for (position, (keys, values)) in written.iter().enumerate() {
-        kernels::kv_write(&mut kv, &shape, 0, &blocks, position, keys, values);
-    }
-    let query = random.values(64);
-    let mut out = vec![0.0; 64];
-    let rows = [AttentionRows {
-        first_row: 0,
-        rows: 1,
-        first_position: positions - 1,
-        blocks: &blocks,
-    }];
-    let io = paged_attention::AttentionIo {
-        q: &query,
-        q_stride: 64,
-        heads: 2,
-        out: &mut out,
-    };
-    kernels::paged_attention(&Pool::new(1), &kv, &shape, 0, &rows, io);
-    for head in 0..2 {
-        let part = head * 32..head * 32 + 32;
-        let weights: Vec<f32> = written
-            .iter()
-            .map(|(keys, _)| {
-                let dot: f32 = keys[part.clone()]
-                    .iter()
-                    .zip(&query[part.clone()])
-                    .map(|(k, q)| k * q)
-                    .sum();
-                (dot / 32f32.sqrt()).exp()
-            })
-            .collect();
-        let total: f32 = weights.iter().sum();
-        let expected: Vec<f32> = part
-            .clone()
-            .map(|i| {
-                weights
-                    .iter()
-                    .zip(&written)
-                    .map(|(w, (_, values))| w * values[i])
-                    .sum::<f32>()
-                    / total
-            })
-            .collect();
-        assert_close(&out[part], &expected, 1e-5, &format!("head {head}"));
-    }
 }

@@ -15,6 +15,14 @@ pub(crate) trait Lanes: Copy {
     fn div(self, b: Self) -> Self;
     /// e^x by the polynomial of [`crate::ops::exp`].
     fn exp(self) -> Self;
+    fn add(self, b: Self) -> Self;
+    fn max(self, b: Self) -> Self;
+    /// The highest of the sixteen.
+    fn highest(self) -> f32;
+    /// bf16 values in the low halves of sixteen words, as f32.
+    fn load_bf16_low(words: &[u32; LANES]) -> Self;
+    /// The same of the high halves.
+    fn load_bf16_high(words: &[u32; LANES]) -> Self;
 }
 
 /// Writes the function that runs a body generic over [`Lanes`] at the level asked for.
@@ -77,6 +85,26 @@ impl Lanes for Portable {
     #[inline(always)]
     fn exp(self) -> Portable {
         Portable(self.0.map(crate::ops::exp))
+    }
+    #[inline(always)]
+    fn add(self, b: Portable) -> Portable {
+        Portable(std::array::from_fn(|i| self.0[i] + b.0[i]))
+    }
+    #[inline(always)]
+    fn max(self, b: Portable) -> Portable {
+        Portable(std::array::from_fn(|i| self.0[i].max(b.0[i])))
+    }
+    #[inline(always)]
+    fn highest(self) -> f32 {
+        self.0.into_iter().fold(f32::NEG_INFINITY, f32::max)
+    }
+    #[inline(always)]
+    fn load_bf16_low(words: &[u32; LANES]) -> Portable {
+        Portable(words.map(|word| f32::from_bits(word << 16)))
+    }
+    #[inline(always)]
+    fn load_bf16_high(words: &[u32; LANES]) -> Portable {
+        Portable(words.map(|word| f32::from_bits(word & 0xffff_0000)))
     }
 }
 
@@ -148,6 +176,38 @@ mod x86 {
                 let scale = _mm512_castsi512_ps(_mm512_slli_epi32::<23>(exponent));
                 let is_seen = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(self.0, splat(LOWEST));
                 Avx512(_mm512_maskz_mul_ps(is_seen, mantissa, scale))
+            }
+        }
+        #[inline(always)]
+        fn add(self, b: Avx512) -> Avx512 {
+            // SAFETY: see above.
+            Avx512(unsafe { _mm512_add_ps(self.0, b.0) })
+        }
+        #[inline(always)]
+        fn max(self, b: Avx512) -> Avx512 {
+            // SAFETY: see above.
+            Avx512(unsafe { _mm512_max_ps(self.0, b.0) })
+        }
+        #[inline(always)]
+        fn highest(self) -> f32 {
+            // SAFETY: see above.
+            unsafe { _mm512_reduce_max_ps(self.0) }
+        }
+        #[inline(always)]
+        fn load_bf16_low(words: &[u32; LANES]) -> Avx512 {
+            // SAFETY: see above.
+            unsafe {
+                let words = _mm512_loadu_si512(words.as_ptr().cast());
+                Avx512(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(words)))
+            }
+        }
+        #[inline(always)]
+        fn load_bf16_high(words: &[u32; LANES]) -> Avx512 {
+            // SAFETY: see above.
+            unsafe {
+                let words = _mm512_loadu_si512(words.as_ptr().cast());
+                let high = _mm512_set1_epi32(0xffff_0000_u32 as i32);
+                Avx512(_mm512_castsi512_ps(_mm512_and_si512(words, high)))
             }
         }
     }
@@ -229,6 +289,52 @@ mod x86 {
                 let is_seen = _mm256_cmp_ps::<_CMP_GE_OQ>(value, splat(LOWEST));
                 _mm256_and_ps(_mm256_mul_ps(mantissa, scale), is_seen)
             })
+        }
+        #[inline(always)]
+        fn add(self, b: Avx2) -> Avx2 {
+            // SAFETY: see above.
+            unsafe { Avx2(_mm256_add_ps(self.0, b.0), _mm256_add_ps(self.1, b.1)) }
+        }
+        #[inline(always)]
+        fn max(self, b: Avx2) -> Avx2 {
+            // SAFETY: see above.
+            unsafe { Avx2(_mm256_max_ps(self.0, b.0), _mm256_max_ps(self.1, b.1)) }
+        }
+        #[inline(always)]
+        fn highest(self) -> f32 {
+            // SAFETY: see above.
+            unsafe {
+                let eight = _mm256_max_ps(self.0, self.1);
+                let four = _mm_max_ps(
+                    _mm256_castps256_ps128(eight),
+                    _mm256_extractf128_ps::<1>(eight),
+                );
+                let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+                _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+            }
+        }
+        #[inline(always)]
+        fn load_bf16_low(words: &[u32; LANES]) -> Avx2 {
+            // SAFETY: see above.
+            unsafe {
+                let half = |from: usize| {
+                    let words = _mm256_loadu_si256(words.as_ptr().add(from).cast());
+                    _mm256_castsi256_ps(_mm256_slli_epi32::<16>(words))
+                };
+                Avx2(half(0), half(8))
+            }
+        }
+        #[inline(always)]
+        fn load_bf16_high(words: &[u32; LANES]) -> Avx2 {
+            // SAFETY: see above.
+            unsafe {
+                let high = _mm256_set1_epi32(0xffff_0000_u32 as i32);
+                let half = |from: usize| {
+                    let words = _mm256_loadu_si256(words.as_ptr().add(from).cast());
+                    _mm256_castsi256_ps(_mm256_and_si256(words, high))
+                };
+                Avx2(half(0), half(8))
+            }
         }
     }
 }

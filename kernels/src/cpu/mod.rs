@@ -1,5 +1,6 @@
 //! What the fast variants share: the tile format, the worker pool, and the intrinsics.
 
+pub(crate) mod attention;
 pub(crate) mod lanes;
 pub(crate) mod pack;
 pub mod pool;

@@ -1,6 +1,7 @@
 //! One op a file: the function the engine calls, its preconditions, and its plain twin.
 
-pub mod kv_write;
+pub mod attend_prepare;
+pub mod kv;
 pub mod paged_attention;
 pub mod quant_matmul;
 pub mod rms_norm;

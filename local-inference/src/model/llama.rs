@@ -3,9 +3,9 @@
 use super::CausalModel;
 use crate::batch::StepBatch;
 use crate::weights::gguf::{Gguf, GgufError, tensor_type};
-use kernels::ops::paged_attention::MAX_HEAD_DIM;
 use kernels::{
-    AttentionIo, AttentionRows, KvShape, Pool, QuantKind, QuantMatrix, QuantRows, RopeTable,
+    AttentionRows, AttentionSpec, KvDtype, KvMemory, KvShape, Pool, QkvLayout, QuantKind,
+    QuantMatrix, QuantRows, RopeLayout, RopeScaling, RopeSpec, RopeTable,
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -65,8 +65,7 @@ pub(crate) struct Llama {
     /// `None`: the embedding serves as head too.
     head: Option<QuantMatrix>,
     rope: RopeTable,
-    /// Attention memory, zeroed by the system page by page on first touch.
-    kv: Vec<f32>,
+    kv: KvMemory,
     pool: Pool,
     scratch: Scratch,
 }
@@ -126,8 +125,16 @@ impl Llama {
             layers,
             output_norm: loader.vector("output_norm.weight", d.hidden)?,
             head,
-            rope: RopeTable::new(max_positions, d.head_dim, d.rope_base),
-            kv: Vec::new(),
+            rope: RopeTable::new(
+                max_positions,
+                RopeSpec {
+                    rotary_dim: d.head_dim,
+                    base: d.rope_base,
+                    layout: RopeLayout::Pairs,
+                    scaling: RopeScaling::None,
+                },
+            ),
+            kv: KvMemory::new(d.kv_shape(), 0),
             pool,
             scratch: Scratch::default(),
             dimensions,
@@ -157,23 +164,13 @@ impl Llama {
     }
 }
 
-impl Llama {
-    fn kv_shape(&self) -> KvShape {
-        KvShape {
-            layers: self.dimensions.layers,
-            kv_heads: self.dimensions.kv_heads,
-            head_dim: self.dimensions.head_dim,
-        }
-    }
-}
-
 impl CausalModel for Llama {
     fn kv_block_bytes(&self) -> usize {
-        self.kv_shape().block_len() * size_of::<f32>()
+        self.kv.shape().block_bytes()
     }
 
     fn reserve_kv(&mut self, blocks: usize) {
-        self.kv = vec![0.0; blocks * self.kv_shape().block_len()];
+        self.kv = KvMemory::new(self.kv.shape(), blocks);
     }
 
     fn vocabulary(&self) -> usize {
@@ -181,7 +178,6 @@ impl CausalModel for Llama {
     }
 
     fn forward(&mut self, batch: &StepBatch, logits: &mut Vec<f32>) {
-        let shape = self.kv_shape();
         let kv = &mut self.kv;
         let d = &self.dimensions;
         let (pool, s) = (&self.pool, &mut self.scratch);
@@ -207,6 +203,17 @@ impl CausalModel for Llama {
                 blocks: &batch.blocks[run.blocks.clone()],
             })
             .collect();
+        let layout = QkvLayout {
+            heads: d.heads,
+            kv_heads: d.kv_heads,
+            head_dim: d.head_dim,
+            stride: qkv_width,
+        };
+        let spec = AttentionSpec {
+            scale: 1.0 / (d.head_dim as f32).sqrt(),
+            window: None,
+            soft_cap: None,
+        };
         for (token, row) in batch.tokens.iter().zip(s.x.chunks_exact_mut(d.hidden)) {
             self.embedding.row(*token as usize, row);
         }
@@ -219,24 +226,11 @@ impl CausalModel for Llama {
                 (&layer.value, query_width + kv_width),
             ];
             kernels::quant_matmul(pool, &s.quantized, &parts, &mut s.qkv, qkv_width);
-            for run in &attention {
-                let first = run.first_row * qkv_width;
-                let qkv = &mut s.qkv[first..][..run.rows * qkv_width];
-                for (i, row) in qkv.chunks_exact_mut(qkv_width).enumerate() {
-                    let position = run.first_position + i;
-                    let (rotated, values) = row.split_at_mut(query_width + kv_width);
-                    kernels::rope(rotated, position, &self.rope);
-                    let keys = &rotated[query_width..];
-                    kernels::kv_write(kv, &shape, index, run.blocks, position, keys, values);
-                }
-            }
-            let io = AttentionIo {
-                q: &s.qkv,
-                q_stride: qkv_width,
-                heads: d.heads,
-                out: &mut s.attended,
-            };
-            kernels::paged_attention(pool, kv, &shape, index, &attention, io);
+            let qkv = &mut s.qkv[..];
+            let rope = Some(&self.rope);
+            kernels::attend_prepare(pool, kv, index, &attention, qkv, layout, None, rope);
+            let out = &mut s.attended[..];
+            kernels::paged_attention(pool, kv, index, &attention, qkv, layout, spec, out);
             s.quantized.quantize(pool, &s.attended, query_width);
             let parts = [(&layer.attention_output, 0)];
             kernels::quant_matmul(pool, &s.quantized, &parts, &mut s.projected, d.hidden);
@@ -288,6 +282,15 @@ fn add(x: &mut [f32], more: &[f32]) {
 }
 
 impl Dimensions {
+    fn kv_shape(&self) -> KvShape {
+        KvShape {
+            layers: self.layers,
+            kv_heads: self.kv_heads,
+            head_dim: self.head_dim,
+            dtype: KvDtype::F32,
+        }
+    }
+
     fn read(file: &Gguf) -> Result<Dimensions, LoadError> {
         let architecture = file.text("general.architecture")?;
         if architecture != "llama" {
@@ -317,7 +320,7 @@ impl Dimensions {
         if !heads.is_multiple_of(kv_heads) {
             return refuse("llama.attention.head_count_kv", kv_heads);
         }
-        if head_dim * heads != hidden || !head_dim.is_multiple_of(2) || head_dim > MAX_HEAD_DIM {
+        if head_dim * heads != hidden || !head_dim.is_multiple_of(2) {
             return refuse("llama.rope.dimension_count", head_dim);
         }
         Ok(Dimensions {
