@@ -1,0 +1,198 @@
+//! The gateway's engine beside llama.cpp's server, on one model file, over HTTP, in one run.
+//!
+//! ```text
+//! cargo build --release -p gateway
+//! LLAMA_SERVER=<path to llama-server> cargo bench -p local-inference --bench serving -- [--model FILE.gguf] [--rounds N] [--threads N]
+//! ```
+//! Without `LLAMA_SERVER` only our figures are shown. `AI_GATEWAY_BIN` names another gateway binary than the release one.
+//! The servers run one at a time and take turns every round, so that a machine with neighbours treats both alike;
+//! medians over the rounds are shown, and the ratio ours / theirs. Both read the same prompts, greedy, with end tokens
+//! ignored and without reuse of prompts.
+//!
+//! | figure | what |
+//! | --- | --- |
+//! | prompt | prompt tokens / time to the first token, prompt of about 512 tokens |
+//! | decode xN | sum over N callers of tokens after the first / time from first to last token; prompts of about 55 tokens |
+//! | first token | time to the first token at about 450 prompt tokens |
+//! | memory | resident set after the run, its attention memory included |
+//! | CPU | CPU time of the server's process per generated token, decode x16 |
+
+mod client;
+mod servers;
+
+use client::{Answer, prompt};
+use servers::Server;
+use std::path::PathBuf;
+
+const DECODE: [usize; 4] = [1, 4, 8, 16];
+const DECODE_TOKENS: usize = 128;
+
+/// What one server did in one round.
+struct Round {
+    prompt_rate: f64,
+    first_token_ms: f64,
+    decode_rates: [f64; DECODE.len()],
+    cpu_us_a_token: f64,
+    resident_mb: f64,
+}
+
+struct Options {
+    model: PathBuf,
+    rounds: usize,
+    threads: usize,
+}
+
+fn main() {
+    let options = options();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let llama = std::env::var_os("LLAMA_SERVER").map(PathBuf::from);
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for index in 0..options.rounds {
+        eprintln!("round {} of {}", index + 1, options.rounds);
+        let server = Server::gateway(&options.model, options.threads);
+        ours.push(runtime.block_on(round(&server, index)));
+        drop(server);
+        if let Some(binary) = &llama {
+            let server = Server::llama(binary, &options.model, options.threads);
+            theirs.push(runtime.block_on(round(&server, index)));
+        }
+    }
+    report(&options, &ours, &theirs);
+}
+
+fn options() -> Options {
+    let mut options = Options {
+        model: servers::target().join("models/SmolLM2-135M-Instruct.Q4_1.gguf"),
+        rounds: 3,
+        threads: std::thread::available_parallelism().map_or(1, usize::from),
+    };
+    let mut arguments = std::env::args().skip(1);
+    while let Some(name) = arguments.next() {
+        // Cargo's own mark of a benchmark run.
+        if name == "--bench" {
+            continue;
+        }
+        let value = arguments.next().unwrap_or_default();
+        let number = || {
+            value
+                .parse()
+                .unwrap_or_else(|_| panic!("{name} takes a number, got `{value}`"))
+        };
+        match name.as_str() {
+            "--model" => options.model = value.clone().into(),
+            "--rounds" => options.rounds = number(),
+            "--threads" => options.threads = number(),
+            other => panic!("unknown option {other}; --model, --rounds and --threads are known"),
+        }
+    }
+    options
+}
+
+/// Everything is asked of one server; `seed` keeps rounds from sharing prompts.
+async fn round(server: &Server, seed: usize) -> Round {
+    let seed = (seed as u64 + 1) << 32;
+    server.ready().await;
+    // Loads the model and touches its pages; not counted.
+    client::ask(
+        &server.address,
+        &server.path,
+        &server.model,
+        &prompt(seed, 32),
+        8,
+    )
+    .await;
+
+    let long = client::ask(
+        &server.address,
+        &server.path,
+        &server.model,
+        &prompt(seed + 1, 512),
+        2,
+    )
+    .await;
+    let middle = client::ask(
+        &server.address,
+        &server.path,
+        &server.model,
+        &prompt(seed + 2, 450),
+        2,
+    )
+    .await;
+    let mut decode_rates = [0.0; DECODE.len()];
+    let mut cpu_us_a_token = 0.0;
+    for (rate, callers) in decode_rates.iter_mut().zip(DECODE) {
+        let before = server.cpu_us();
+        let answers = many(server, seed + 100 * callers as u64, callers).await;
+        let tokens: usize = answers.iter().map(|answer| answer.completion_tokens).sum();
+        cpu_us_a_token = (server.cpu_us() - before) as f64 / tokens as f64;
+        *rate = answers.iter().map(Answer::rate).sum();
+    }
+    Round {
+        prompt_rate: long.prompt_tokens as f64 / long.first.as_secs_f64(),
+        first_token_ms: middle.first.as_secs_f64() * 1e3,
+        decode_rates,
+        cpu_us_a_token,
+        resident_mb: server.resident_kb() as f64 / 1024.0,
+    }
+}
+
+async fn many(server: &Server, seed: u64, callers: usize) -> Vec<Answer> {
+    let mut tasks = Vec::new();
+    for caller in 0..callers {
+        let (address, path, model) = (
+            server.address.clone(),
+            server.path.clone(),
+            server.model.clone(),
+        );
+        let prompt = prompt(seed + caller as u64, 55);
+        tasks.push(tokio::spawn(async move {
+            client::ask(&address, &path, &model, &prompt, DECODE_TOKENS).await
+        }));
+    }
+    let mut answers = Vec::new();
+    for task in tasks {
+        answers.push(task.await.expect("a caller's task"));
+    }
+    answers
+}
+
+fn report(options: &Options, ours: &[Round], theirs: &[Round]) {
+    println!(
+        "\n{}, {} threads, medians of {} rounds\n",
+        options
+            .model
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy(),
+        options.threads,
+        options.rounds
+    );
+    println!("| figure | ours | llama.cpp | ours / theirs |\n| --- | --- | --- | --- |");
+    let line = |name: &str, of: &dyn Fn(&Round) -> f64| {
+        let mine = median(ours.iter().map(of).collect());
+        match theirs.is_empty() {
+            true => println!("| {name} | {mine:.1} | | |"),
+            false => {
+                let other = median(theirs.iter().map(of).collect());
+                println!("| {name} | {mine:.1} | {other:.1} | {:.2} |", mine / other);
+            }
+        }
+    };
+    line("prompt, tok/s", &|round| round.prompt_rate);
+    for (index, callers) in DECODE.into_iter().enumerate() {
+        line(&format!("decode x{callers}, tok/s"), &|round| {
+            round.decode_rates[index]
+        });
+    }
+    line("first token at 450, ms", &|round| round.first_token_ms);
+    line("CPU a token at x16, us", &|round| round.cpu_us_a_token);
+    line("resident, MB", &|round| round.resident_mb);
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}

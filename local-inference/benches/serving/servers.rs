@@ -1,0 +1,153 @@
+//! The two servers as child processes.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+pub struct Server {
+    child: Child,
+    pub address: String,
+    pub path: String,
+    pub model: String,
+    _folder: tempfile::TempDir,
+}
+
+/// Where builds and models lie.
+pub fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"),
+        PathBuf::from,
+    )
+}
+
+impl Server {
+    pub fn gateway(model: &Path, threads: usize) -> Server {
+        let binary = std::env::var_os("AI_GATEWAY_BIN")
+            .map_or_else(|| target().join("release/ai-gateway"), PathBuf::from);
+        let (listen, admin) = (free_port(), free_port());
+        let folder = tempfile::tempdir().expect("a folder for the gateway's data");
+        let model = model.canonicalize().expect("the model's file is there");
+        let config = format!(
+            "[server]\nlisten = \"127.0.0.1:{listen}\"\n[admin]\nlisten = \"127.0.0.1:{admin}\"\n[data]\ndir = {data:?}\n\
+             [engine]\nmodels = [\"@cf/bench/model\"]\nthreads = {threads}\nmax_running = 16\n\
+             [[engine.custom_models]]\nid = \"@cf/bench/model\"\npath = {model:?}\n",
+            data = folder.path(),
+        );
+        let file = folder.path().join("config.toml");
+        std::fs::write(&file, config).expect("a writable folder");
+        let child = Command::new(&binary)
+            .arg("serve")
+            .arg("--config")
+            .arg(&file)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| {
+                panic!(
+                    "{}: {error}; build it with `cargo build --release -p gateway`",
+                    binary.display()
+                )
+            });
+        Server {
+            child,
+            address: format!("127.0.0.1:{listen}"),
+            path: "/client/v4/accounts/bench/ai/v1/completions".to_owned(),
+            model: "@cf/bench/model".to_owned(),
+            _folder: folder,
+        }
+    }
+
+    pub fn llama(binary: &Path, model: &Path, threads: usize) -> Server {
+        let port = free_port();
+        let count = threads.to_string();
+        let child = Command::new(binary)
+            .args([
+                "--port",
+                &port.to_string(),
+                "--parallel",
+                "16",
+                "--ctx-size",
+                "16384",
+            ])
+            .args(["--threads", &count, "--threads-batch", &count, "--no-webui"])
+            .arg("--model")
+            .arg(model)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{}: {error}", binary.display()));
+        Server {
+            child,
+            address: format!("127.0.0.1:{port}"),
+            path: "/v1/completions".to_owned(),
+            model: "model".to_owned(),
+            _folder: tempfile::tempdir().expect("a folder"),
+        }
+    }
+
+    /// Waits until the port answers; llama.cpp's opens before its model is loaded, so health is asked there.
+    pub async fn ready(&self) {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let request = format!(
+            "GET /health HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n",
+            self.address
+        );
+        for _ in 0..600 {
+            if let Ok(mut stream) = tokio::net::TcpStream::connect(&self.address).await {
+                let mut answer = Vec::new();
+                let asked = stream.write_all(request.as_bytes()).await;
+                let read = stream.read_to_end(&mut answer).await;
+                let is_loading = answer.starts_with(b"HTTP/1.1 503");
+                if asked.is_ok() && read.is_ok() && !answer.is_empty() && !is_loading {
+                    return;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("no server at {} after a minute", self.address);
+    }
+
+    /// CPU time the process has used.
+    pub fn cpu_us(&self) -> u64 {
+        let stat =
+            std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
+        // Fields 14 and 15; the second field may hold spaces, so counting begins after its closing bracket.
+        let fields: Vec<&str> = stat
+            .rsplit(')')
+            .next()
+            .unwrap_or_default()
+            .split_whitespace()
+            .collect();
+        let ticks = |index: usize| {
+            fields
+                .get(index)
+                .and_then(|field| field.parse::<u64>().ok())
+                .unwrap_or(0)
+        };
+        // Linux counts in hundredths of a second.
+        (ticks(11) + ticks(12)) * 10_000
+    }
+
+    pub fn resident_kb(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))
+            .unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        line.and_then(|line| line.split_whitespace().next()?.parse().ok())
+            .unwrap_or(0)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Already gone is as good.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("a free port")
+        .port()
+}
