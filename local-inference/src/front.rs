@@ -78,7 +78,7 @@ impl ModelFront {
         }
         let tokens = self
             .tokenizer
-            .encode(&text)
+            .encode_prompt(&text)
             .map_err(|cause| EngineError::Internal(format!("tokenizer failed: {cause}")))?;
         if tokens.is_empty() {
             let reason = "holds nothing to go on from".to_owned();

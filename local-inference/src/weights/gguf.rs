@@ -179,6 +179,20 @@ impl Gguf {
         })
     }
 
+    pub(crate) fn floats(&self, key: &str) -> Result<Vec<f32>, GgufError> {
+        self.array(key, |value| match value {
+            Value::Float(value) => Some(*value as f32),
+            _ => None,
+        })
+    }
+
+    pub(crate) fn flag(&self, key: &str) -> Result<bool, GgufError> {
+        match self.metadata.get(key) {
+            Some(Value::Bool(value)) => Ok(*value),
+            _ => Err(GgufError::Key(key.to_owned())),
+        }
+    }
+
     fn array<'a, T>(
         &'a self,
         key: &str,
