@@ -27,6 +27,7 @@ use crate::door::shutdown::Drain;
 use crate::limit::shared::SharedWindows;
 use crate::limit::{Flood, InFlight};
 use crate::redis::Redis;
+use crate::route::LocalTarget;
 use crate::state::State;
 use crate::tee::capture::Budget;
 use crate::telemetry::metrics::Metrics;
@@ -63,7 +64,7 @@ pub struct App {
     /// True once the drain timeout is over: replies in flight end, and are recorded as cut.
     pub cut: watch::Sender<bool>,
     #[cfg(feature = "local")]
-    engine: Option<local_inference::EngineHandle>,
+    engine: Option<crate::backend::local::Local>,
 }
 
 /// The guards of `limit`, each with its own bound.
@@ -122,7 +123,10 @@ impl App {
             draining: AtomicBool::new(false),
             cut: watch::Sender::new(false),
             #[cfg(feature = "local")]
-            engine: config.engine.as_ref().map(crate::backend::local::start),
+            engine: config
+                .engine
+                .as_ref()
+                .map(crate::backend::local::Local::start),
             live: Arc::new(live),
         };
         let windows = app.limits.windows.clone();
@@ -155,7 +159,7 @@ impl App {
         }
         #[cfg(feature = "local")]
         if let Some(engine) = &self.engine {
-            rooms::engine(&mut text, &engine.stats());
+            rooms::engine(&mut text, &engine.engine().stats());
         }
         text
     }
@@ -166,8 +170,19 @@ impl App {
     }
 
     #[cfg(feature = "local")]
-    pub async fn engine_reply(&self, endpoint: &str, is_rest: bool, body: &Bytes) -> Reply {
-        crate::backend::local::reply(self.engine.as_ref(), endpoint, is_rest, body).await
+    pub async fn engine_reply(&self, target: &LocalTarget, body: &Bytes) -> Reply {
+        use crate::backend::local::{self, Call, Host};
+        let call = Call {
+            host: if target.is_rest {
+                Host::Rest
+            } else {
+                Host::Gateway
+            },
+            account: &target.account,
+            rest: &target.endpoint,
+            body,
+        };
+        local::reply(self.engine.as_ref(), call).await
     }
 
     #[cfg(not(feature = "local"))]
@@ -176,14 +191,14 @@ impl App {
     }
 
     #[cfg(not(feature = "local"))]
-    pub async fn engine_reply(&self, _endpoint: &str, _is_rest: bool, _body: &Bytes) -> Reply {
+    pub async fn engine_reply(&self, _target: &LocalTarget, _body: &Bytes) -> Reply {
         unreachable!("planning refuses local targets when no engine is built in")
     }
 
     fn stop_engine(&self) {
         #[cfg(feature = "local")]
         if let Some(engine) = &self.engine {
-            engine.stop();
+            engine.engine().stop();
         }
     }
 }

@@ -180,11 +180,11 @@ async fn send(
                 StreamFailure::Caller(error) => NoAnswer::Caller(error),
             })
         }
-        (Target::Local { endpoint, is_rest }, StepBody::Held(body)) => tokio::select! {
-            reply = run.app.engine_reply(endpoint, *is_rest, body) => Ok(reply),
+        (Target::Local(target), StepBody::Held(body)) => tokio::select! {
+            reply = run.app.engine_reply(target, body) => Ok(reply),
             () = abandoned(run.app, run.writer, run.slot) => Err(NoAnswer::Gone),
         },
-        (Target::Local { .. }, StepBody::Streamed) => Err(NoAnswer::Caller(GatewayError::new(
+        (Target::Local(_), StepBody::Streamed) => Err(NoAnswer::Caller(GatewayError::new(
             Kind::BadRequest,
             "the embedded engine takes JSON bodies (`content-type: application/json`)",
         ))),

@@ -113,8 +113,8 @@ fn key(exchange: &Exchange<'_>, step: &PlanStep, body: &Bytes) -> Key {
             };
             (url, &target.headers, payer)
         }
-        Target::Local { endpoint, .. } => (
-            format!("engine:{endpoint}"),
+        Target::Local(target) => (
+            format!("engine:{}", target.endpoint),
             &no_headers,
             Payer::Caller(exchange.caller.key_id.as_deref()),
         ),
@@ -133,7 +133,7 @@ fn key(exchange: &Exchange<'_>, step: &PlanStep, body: &Bytes) -> Key {
         provider: &step.provider,
         method: match &step.target {
             Target::Remote(target) => target.method.as_str(),
-            Target::Local { .. } => "POST",
+            Target::Local(_) => "POST",
         },
         url: &url,
         payer,
@@ -144,7 +144,7 @@ fn key(exchange: &Exchange<'_>, step: &PlanStep, body: &Bytes) -> Key {
             .facts
             .model
             .as_deref()
-            .filter(|_| matches!(step.target, Target::Local { .. })),
+            .filter(|_| matches!(step.target, Target::Local(_))),
     };
     parts.key()
 }

@@ -328,6 +328,24 @@ pub struct Engine {
     pub max_waiting: usize,
     /// Longest prompt and answer together, model tokens; 0 = the model's own window.
     pub max_context: usize,
+    /// Text of random length in each chunk of a stream.
+    pub padding: bool,
+    /// `off`, `documented`, or a table of requests a minute by task or model.
+    pub requests_per_minute: RequestsPerMinute,
+    /// Neurons an account may use a day, UTC; 0 = no limit.
+    pub neurons_per_day: u64,
+    /// Neurons a million prompt tokens, for models without a published price.
+    pub neurons_per_million_input: f64,
+    /// Neurons a million generated tokens, for models without a published price.
+    pub neurons_per_million_output: f64,
+}
+
+/// A word, or counts by task or model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum RequestsPerMinute {
+    Word(String),
+    Table(BTreeMap<String, u32>),
 }
 
 impl Default for Engine {
@@ -340,6 +358,11 @@ impl Default for Engine {
             max_running: 16,
             max_waiting: 256,
             max_context: 0,
+            padding: true,
+            requests_per_minute: RequestsPerMinute::Word("off".to_owned()),
+            neurons_per_day: 0,
+            neurons_per_million_input: 2457.0,
+            neurons_per_million_output: 18252.0,
         }
     }
 }

@@ -14,7 +14,7 @@ mod resolve;
 pub mod secret;
 mod written;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -109,7 +109,7 @@ pub struct Redis {
     pub command_timeout: Duration,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Engine {
     pub model_dir: PathBuf,
     pub models: Vec<String>,
@@ -119,6 +119,21 @@ pub struct Engine {
     pub max_waiting: usize,
     /// 0 = the model's own window.
     pub max_context: usize,
+    pub padding: bool,
+    pub requests_per_minute: RequestsPerMinute,
+    pub neurons_per_day: Option<u64>,
+    pub neurons_per_million_input: f64,
+    pub neurons_per_million_output: f64,
+}
+
+/// How often each account may ask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RequestsPerMinute {
+    Off,
+    /// The original's own numbers.
+    Documented,
+    /// By task (`text-generation`) or model.
+    Table(BTreeMap<String, u32>),
 }
 
 /// What the config says about one provider.

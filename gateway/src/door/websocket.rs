@@ -61,7 +61,7 @@ impl Socket {
         };
         let mut plan = route::single(ground, slug, rest, StepBody::Held(bytes::Bytes::new()))?;
         let step = plan.steps.remove(0);
-        if matches!(step.target, Target::Local { .. }) {
+        if matches!(step.target, Target::Local(_)) {
             return Err(GatewayError::new(
                 Kind::NotYet,
                 "the embedded engine serves no WebSockets yet",
@@ -89,7 +89,7 @@ impl Socket {
     fn target(&self) -> &RemoteTarget {
         match &self.step.target {
             Target::Remote(target) => target,
-            Target::Local { .. } => unreachable!("planning refuses local sockets"),
+            Target::Local(_) => unreachable!("planning refuses local sockets"),
         }
     }
 

@@ -6,6 +6,7 @@ mod settings;
 
 pub use headers::credentials;
 pub use plan::{
-    Ground, Plan, PlanStep, RemoteTarget, StepBody, Target, provider, rest_ai, single, universal,
+    Ground, LocalTarget, Plan, PlanStep, RemoteTarget, StepBody, Target, provider, rest_ai, single,
+    universal,
 };
 pub use settings::{Layers, RecordSettings, TrySettings};

@@ -1,5 +1,7 @@
 //! `Plan`: ordered steps, each a target with its body, its settings and the facts the body tells.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method};
@@ -40,10 +42,17 @@ pub struct PlanStep {
 pub enum Target {
     Remote(Box<RemoteTarget>),
     /// The engine of this process.
-    Local {
-        endpoint: String,
-        is_rest: bool,
-    },
+    Local(LocalTarget),
+}
+
+/// What the engine is asked, the body apart.
+#[derive(Debug, Clone)]
+pub struct LocalTarget {
+    pub account: Arc<str>,
+    /// Path after the provider's slug or `/ai/`, still percent-encoded.
+    pub endpoint: String,
+    pub query: Option<String>,
+    pub is_rest: bool,
 }
 
 /// A provider's address and what is sent there, the body apart.
@@ -212,10 +221,12 @@ fn build(ground: Ground<'_>, asked: Asked<'_>) -> Result<PlanStep, GatewayError>
                 "provider `workers-ai` is answered by the embedded engine, which is off (`engine.enabled`)",
             ));
         }
-        Target::Local {
+        Target::Local(LocalTarget {
+            account: Arc::clone(&ground.gateway.account),
             endpoint: asked.rest.to_owned(),
+            query: asked.query.map(str::to_owned),
             is_rest: asked.is_rest,
-        }
+        })
     } else {
         Target::Remote(Box::new(remote(ground, &asked, spec, configured)?))
     };

@@ -1,6 +1,8 @@
 //! What the engine's side answers when it cannot: codes and forms of the Workers AI API.
 
-use local_inference::{EngineError, TokenEvent};
+use std::time::Duration;
+
+use local_inference::EngineError;
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -15,15 +17,12 @@ pub(super) struct Fault {
     /// The field at fault, for OpenAI's clients.
     pub param: Option<String>,
     pub retry_after_s: Option<u64>,
+    /// Trying again is of no use today, though the status looks as if it were.
+    pub is_final: bool,
 }
 
 /// Seconds after which a busy engine is worth another try: a short answer takes about as long.
 const BUSY_RETRY_S: u64 = 1;
-
-/// What a channel closed without an end means.
-pub(super) fn gone() -> TokenEvent {
-    TokenEvent::Failed(EngineError::Internal("the answer was given up".to_owned()))
-}
 
 impl Fault {
     pub(super) fn new(code: u32, status: u16, text: impl Into<String>) -> Fault {
@@ -33,6 +32,7 @@ impl Fault {
             text: text.into(),
             param: None,
             retry_after_s: None,
+            is_final: false,
         }
     }
 
@@ -73,10 +73,31 @@ impl Fault {
         )
     }
 
+    /// 3021: the task's or model's requests of this minute are used up.
+    pub(super) fn rate(name: &str, limit: u32, wait: Duration) -> Fault {
+        let text =
+            format!("rate limiting: inference request per min rate reached ({limit} for {name})");
+        Fault {
+            retry_after_s: Some(wait.as_secs_f64().ceil() as u64),
+            ..Fault::new(3021, 429, text)
+        }
+    }
+
+    /// 4006: the account's neurons of this day are used up. No time to come back is told, or clients would wait for it.
+    pub(super) fn allowance(limit: u64) -> Fault {
+        let text = format!(
+            "you have used up your daily free allocation of {limit} neurons, which is renewed at 00:00 UTC"
+        );
+        Fault {
+            is_final: true,
+            ..Fault::new(4006, 429, text)
+        }
+    }
+
     pub(super) fn no_route(rest: &str) -> Fault {
         let rest: String = rest.chars().take(200).collect();
         let text = format!(
-            "No such model: nothing is served at `{rest}`; the engine knows `run/{{model}}`, `v1/chat/completions` and `v1/completions`"
+            "No such model: nothing is served at `{rest}`; the engine knows `run/{{model}}` and `v1/` with chat/completions, completions, responses, embeddings, models"
         );
         Fault::new(5007, 404, text)
     }
@@ -141,7 +162,11 @@ impl Fault {
                 request_id: &request_id,
             }),
         };
-        LocalReply::json(self.status, self.retry_after_s, body)
+        LocalReply {
+            retry_after_s: self.retry_after_s,
+            is_final: self.is_final,
+            ..LocalReply::json(self.status, body)
+        }
     }
 
     fn envelope<'f>(&'f self, request_id: &str, is_openai: bool) -> Envelope<'f> {
@@ -168,7 +193,8 @@ impl Fault {
             _ => "invalid_request_error",
         };
         let code = match self.code {
-            3040 => Some("rate_limit_exceeded"),
+            3021 | 3040 => Some("rate_limit_exceeded"),
+            4006 => Some("insufficient_quota"),
             5007 => Some("model_not_found"),
             5021 => Some("context_length_exceeded"),
             _ => None,

@@ -1,12 +1,14 @@
 //! The engine in this process, spoken to in the bytes of the Workers AI API.
 //!
-//! Bytes in ([`serve`]), bytes out ([`LocalReply`]): the native form (`run/{model}`), and OpenAI's chat completions and
-//! completions. Knows no sockets and no gateway settings. Reading is lenient, as the original's clients
-//! need it: unknown fields are ignored, known ones that cannot be honoured are refused by name.
+//! Bytes in ([`Local::serve`]), bytes out ([`LocalReply`]): the native form (`run/{model}`), and OpenAI's chat completions,
+//! completions and responses. Knows no sockets and no gateway settings. Reading is lenient, as the original's clients need it:
+//! unknown fields are ignored, known ones that cannot be honoured are refused by name.
 
+mod endpoint;
+mod events;
 mod fault;
 mod input;
-mod input_chat;
+pub mod meter;
 mod reply;
 mod stream;
 mod values;
@@ -14,40 +16,26 @@ mod values;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
-use local_inference::{EngineConfig, EngineHandle, Generation, TokenEvent};
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use local_inference::{EngineConfig, EngineHandle};
 
 use super::{Reply, ReplyBody};
 use crate::config;
+pub use endpoint::{LocalEndpoint, endpoint};
+use events::Events;
 use fault::Fault;
-use input::Asked;
+use input::{Asked, Generate, Ground};
+use meter::{Meter, Task};
+use reply::{Answer, Padding};
 pub use stream::{LocalStream, Piece};
 
 /// The longest body read. The largest window holds a hundredth of it.
 const MAX_BODY_BYTES: usize = 10 * 1024 * 1024;
 /// Longer bodies are parsed away from the proxy's threads.
 const MAX_INLINE_BODY_BYTES: usize = 64 * 1024;
-
-/// What a path asks of the engine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LocalEndpoint {
-    /// The native form. An empty model: the body names it.
-    Run {
-        model: String,
-    },
-    ChatCompletions,
-    Completions,
-    /// A part of the API the engine does not have; named for the answer.
-    Unsupported(&'static str),
-}
-
-impl LocalEndpoint {
-    /// OpenAI's forms have their own errors.
-    fn is_openai(&self) -> bool {
-        !matches!(self, LocalEndpoint::Run { .. })
-    }
-}
 
 /// Where the request came in; errors look different there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,11 +46,26 @@ pub enum Host {
     Gateway,
 }
 
+/// A request as it came in.
+#[derive(Debug, Clone, Copy)]
+pub struct Call<'c> {
+    pub host: Host,
+    /// Shares the engine fairly with other accounts, and has its own allowance.
+    pub account: &'c str,
+    /// The path after `workers-ai/` or `/ai/`, still percent-encoded.
+    pub rest: &'c str,
+    pub body: &'c Bytes,
+}
+
 /// An answer whose status is known.
 pub struct LocalReply {
     pub status: u16,
     pub content_type: &'static str,
     pub retry_after_s: Option<u64>,
+    /// Clients that would try again are told not to.
+    pub is_final: bool,
+    /// What a whole answer took. A stream's is known too late for its head.
+    pub neurons: Option<f64>,
     pub body: LocalBody,
 }
 
@@ -71,162 +74,175 @@ pub enum LocalBody {
     Stream(LocalStream),
 }
 
-/// Reads the path after `workers-ai/` or `/ai/`, still percent-encoded: clients send model names with `/` and `@`
-/// bare or encoded. `None`: nothing of ours.
-pub fn endpoint(rest: &str) -> Option<LocalEndpoint> {
-    let path = rest.split('?').next().unwrap_or_default();
-    let decoded = percent_encoding::percent_decode_str(path)
-        .decode_utf8()
-        .ok()?;
-    let path = decoded.trim_matches('/');
-    let model = |name: &str| {
-        let is_clean = !name.split('/').any(|part| part.is_empty() || part == "..");
-        let is_model = name.starts_with("@cf/") || name.starts_with("@hf/");
-        (is_model && is_clean).then(|| LocalEndpoint::Run {
-            model: name.to_owned(),
-        })
-    };
-    match path {
-        "v1/chat/completions" => Some(LocalEndpoint::ChatCompletions),
-        "v1/completions" => Some(LocalEndpoint::Completions),
-        "v1/embeddings" => Some(LocalEndpoint::Unsupported("/v1/embeddings")),
-        "v1/responses" => Some(LocalEndpoint::Unsupported("/v1/responses")),
-        "run" => Some(LocalEndpoint::Run {
-            model: String::new(),
-        }),
-        _ => match path.strip_prefix("run/") {
-            // Any name after `run/` is a model's, if an unknown one.
-            Some(name) => model(name).or_else(|| {
-                let is_clean = !name.split('/').any(|part| part == "..");
-                is_clean.then(|| LocalEndpoint::Run {
-                    model: name.to_owned(),
-                })
-            }),
-            None => model(path),
-        },
-    }
+/// The engine and what stands around it.
+pub struct Local {
+    engine: EngineHandle,
+    meter: Arc<Meter>,
+    is_padded: bool,
 }
 
-/// Answers one request. Every failure that is known before the first token has its own status; later ones end the stream.
-pub async fn serve(
-    engine: &EngineHandle,
-    host: Host,
-    endpoint: LocalEndpoint,
-    body: &[u8],
-) -> LocalReply {
-    let is_openai = endpoint.is_openai();
-    match answer(engine, endpoint, body).await {
-        Ok(reply) => reply,
-        Err(fault) => fault.reply(host, is_openai),
-    }
-}
-
-async fn answer(
-    engine: &EngineHandle,
-    endpoint: LocalEndpoint,
-    body: &[u8],
-) -> Result<LocalReply, Fault> {
-    let asked = read(endpoint, body).await?;
-    let model = asked.request.model.clone();
-    let faulty = |error| Fault::engine(error, &model);
-    let Generation {
-        prompt_tokens,
-        mut events,
-    } = engine.generate(asked.request).await.map_err(faulty)?;
-    // The status waits for the first event, so that a failure before any text is an error and no broken answer.
-    let first = events.recv().await.unwrap_or_else(fault::gone);
-    if let TokenEvent::Failed(error) = first {
-        return Err(faulty(error));
-    }
-    let answer = reply::Answer::new(asked.shape, &model, prompt_tokens, asked.is_usage_wanted);
-    if asked.is_stream {
-        return Ok(LocalReply {
-            status: 200,
-            content_type: "text/event-stream",
-            retry_after_s: None,
-            body: LocalBody::Stream(LocalStream::new(answer, first, events)),
+impl Local {
+    /// Starts the engine of the configuration.
+    pub fn start(config: &config::Engine) -> Local {
+        let engine = local_inference::Engine::start(EngineConfig {
+            model_dir: config.model_dir.clone(),
+            models: config.models.clone(),
+            threads: config.threads,
+            max_running: config.max_running,
+            max_waiting: config.max_waiting,
+            max_context: config.max_context,
         });
+        Local::around(engine, config)
     }
-    let mut text = String::new();
-    let mut event = first;
-    loop {
-        match event {
-            TokenEvent::Text { text: piece, .. } => text.push_str(&piece),
-            TokenEvent::Done {
-                stop,
-                completion_tokens,
-                ..
-            } => {
-                let body = answer.whole(&text, stop, completion_tokens);
-                return Ok(LocalReply::json(200, None, body));
-            }
-            TokenEvent::Failed(error) => return Err(faulty(error)),
-            TokenEvent::ToolCallStart { .. } | TokenEvent::ToolCallArguments { .. } => {}
+
+    pub fn around(engine: EngineHandle, config: &config::Engine) -> Local {
+        Local {
+            engine,
+            meter: Meter::new(config),
+            is_padded: config.padding,
         }
-        event = events.recv().await.unwrap_or_else(fault::gone);
+    }
+
+    pub fn engine(&self) -> &EngineHandle {
+        &self.engine
+    }
+
+    /// Answers one request. Every failure that is known before the first token has its own status; later ones end the stream.
+    pub async fn serve(&self, call: Call<'_>) -> LocalReply {
+        let Some(endpoint) = endpoint(call.rest) else {
+            return Fault::no_route(call.rest).reply(call.host, call.rest.contains("v1/"));
+        };
+        match self.answer(call, &endpoint).await {
+            Ok(reply) => reply,
+            Err(fault) => fault.reply(call.host, endpoint.is_openai()),
+        }
+    }
+
+    async fn answer(&self, call: Call<'_>, endpoint: &LocalEndpoint) -> Result<LocalReply, Fault> {
+        match read(endpoint, call).await? {
+            Asked::Generate(asked) => self.generate(call.account, *asked).await,
+            Asked::Embed(embed) => Err(Fault::unknown_model(&embed.model)),
+            Asked::Rerank(rerank) => Err(Fault::unknown_model(&rerank.model)),
+        }
+    }
+
+    async fn generate(&self, account: &str, asked: Generate) -> Result<LocalReply, Fault> {
+        let Generate {
+            requests,
+            form,
+            is_stream,
+            max_calls,
+        } = asked;
+        let Some(first) = requests.first() else {
+            return Err(Fault::internal("a request without a prompt"));
+        };
+        let (model, choices) = (first.model.clone(), first.choices);
+        let all = choices * requests.len() as u32;
+        self.meter.admit(account, Task::TextGeneration, &model)?;
+        let faulty = |error| Fault::engine(error, &model);
+        let mut generations = Vec::with_capacity(requests.len());
+        for request in requests {
+            generations.push(self.engine.generate(request).await.map_err(faulty)?);
+        }
+        let mut events = Events::new(generations, choices, max_calls);
+        let bill = self.meter.bill(account, &model, events.tally());
+        // The status waits for the first event, so that a failure before any text is an error and no broken answer.
+        events.begin().await.map_err(faulty)?;
+        let answer = Answer::new(form, &model, all);
+        if is_stream {
+            let stream = answer.stream(Padding::new(self.is_padded));
+            return Ok(LocalReply {
+                content_type: "text/event-stream",
+                ..LocalReply::new(
+                    200,
+                    LocalBody::Stream(LocalStream::new(stream, events, bill)),
+                )
+            });
+        }
+        let whole = events::gather(&mut events, all as usize)
+            .await
+            .map_err(faulty)?;
+        let body = answer.whole(&whole, events.tally());
+        Ok(LocalReply {
+            neurons: Some(bill.settle(events.tally())),
+            ..LocalReply::json(200, body)
+        })
     }
 }
 
-async fn read(endpoint: LocalEndpoint, body: &[u8]) -> Result<Asked, Fault> {
-    if body.len() <= MAX_INLINE_BODY_BYTES {
-        return input::read(&endpoint, body);
+async fn read(endpoint: &LocalEndpoint, call: Call<'_>) -> Result<Asked, Fault> {
+    let ground = Ground {
+        endpoint,
+        tenant: call.account,
+    };
+    if call.body.len() <= MAX_INLINE_BODY_BYTES {
+        return input::read(ground, call.body);
     }
-    if body.len() > MAX_BODY_BYTES {
+    if call.body.len() > MAX_BODY_BYTES {
         return Err(Fault::too_large(MAX_BODY_BYTES));
     }
-    let body = body.to_vec();
-    let read = tokio::task::spawn_blocking(move || input::read(&endpoint, &body)).await;
-    read.unwrap_or_else(|error| Err(Fault::internal(&error.to_string())))
+    let (endpoint, tenant) = (endpoint.clone(), call.account.to_owned());
+    let body = call.body.clone();
+    let read = tokio::task::spawn_blocking(move || {
+        let ground = Ground {
+            endpoint: &endpoint,
+            tenant: &tenant,
+        };
+        input::read(ground, &body)
+    });
+    read.await
+        .unwrap_or_else(|error| Err(Fault::internal(&error.to_string())))
 }
 
 impl LocalReply {
-    fn json(status: u16, retry_after_s: Option<u64>, body: Vec<u8>) -> LocalReply {
+    fn new(status: u16, body: LocalBody) -> LocalReply {
         LocalReply {
             status,
             content_type: "application/json",
-            retry_after_s,
-            body: LocalBody::Full(body.into()),
+            retry_after_s: None,
+            is_final: false,
+            neurons: None,
+            body,
+        }
+    }
+
+    fn json(status: u16, body: Vec<u8>) -> LocalReply {
+        LocalReply::new(status, LocalBody::Full(body.into()))
+    }
+
+    /// In the pipeline's own terms.
+    fn into_reply(self) -> Reply {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
+        if let Some(seconds) = self.retry_after_s {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.is_final {
+            let name = HeaderName::from_static("x-should-retry");
+            headers.insert(name, HeaderValue::from_static("false"));
+        }
+        if let Some(neurons) = self.neurons
+            && let Ok(value) = HeaderValue::from_str(&format!("{neurons:.4}"))
+        {
+            headers.insert(HeaderName::from_static("cf-ai-neurons"), value);
+        }
+        let body = match self.body {
+            LocalBody::Full(bytes) => ReplyBody::full(bytes),
+            LocalBody::Stream(stream) => ReplyBody::engine(stream.into_channel()),
+        };
+        Reply {
+            status: self.status,
+            headers,
+            body,
         }
     }
 }
 
-/// Starts the engine of the configuration.
-pub fn start(config: &config::Engine) -> EngineHandle {
-    local_inference::Engine::start(EngineConfig {
-        model_dir: config.model_dir.clone(),
-        models: config.models.clone(),
-        threads: config.threads,
-        max_running: config.max_running,
-        max_waiting: config.max_waiting,
-        max_context: config.max_context,
-    })
-}
-
-/// The pipeline's way in: an answer in its own terms. `rest` as for [`endpoint`].
-pub async fn reply(
-    engine: Option<&EngineHandle>,
-    rest: &str,
-    is_rest: bool,
-    body: &Bytes,
-) -> Reply {
-    let host = if is_rest { Host::Rest } else { Host::Gateway };
-    let local = match (engine, endpoint(rest)) {
-        (Some(engine), Some(endpoint)) => serve(engine, host, endpoint, body).await,
-        (Some(_), None) => Fault::no_route(rest).reply(host, rest.contains("v1/")),
-        (None, _) => Fault::no_engine().reply(host, rest.contains("v1/")),
-    };
-    let mut headers = HeaderMap::new();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(local.content_type));
-    if let Some(seconds) = local.retry_after_s {
-        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+/// The pipeline's way in.
+pub async fn reply(local: Option<&Local>, call: Call<'_>) -> Reply {
+    match local {
+        Some(local) => local.serve(call).await,
+        None => Fault::no_engine().reply(call.host, call.rest.contains("v1/")),
     }
-    let body = match local.body {
-        LocalBody::Full(bytes) => ReplyBody::full(bytes),
-        LocalBody::Stream(stream) => ReplyBody::engine(stream.into_channel()),
-    };
-    Reply {
-        status: local.status,
-        headers,
-        body,
-    }
+    .into_reply()
 }

@@ -3,10 +3,11 @@
 use bytes::Bytes;
 use local_inference::TokenEvent;
 use tokio::sync::mpsc;
-use uuid::Uuid;
 
-use super::fault::{Fault, gone};
-use super::reply::Answer;
+use super::events::Events;
+use super::fault::Fault;
+use super::meter::Bill;
+use super::reply::Stream;
 
 /// Part of a streamed answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,59 +24,56 @@ const CHANNEL_PIECES: usize = 4;
 
 /// Dropping it cancels the generation within one step.
 pub struct LocalStream {
-    answer: Answer,
-    first: Option<TokenEvent>,
-    events: mpsc::Receiver<TokenEvent>,
-    is_over: bool,
-    padding: Padding,
+    stream: Stream,
+    events: Events,
+    bill: Bill,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    New,
+    Begun,
+    Over,
 }
 
 impl LocalStream {
-    pub(super) fn new(
-        answer: Answer,
-        first: TokenEvent,
-        events: mpsc::Receiver<TokenEvent>,
-    ) -> LocalStream {
+    pub(super) fn new(stream: Stream, events: Events, bill: Bill) -> LocalStream {
         LocalStream {
-            answer,
-            first: Some(first),
+            stream,
             events,
-            is_over: false,
-            padding: Padding::new(),
+            bill,
+            state: State::New,
         }
     }
 
     /// The next piece; `None` after the clean end or after a failure. Cancel-safe.
     pub async fn recv(&mut self) -> Option<Piece> {
-        if self.is_over {
+        if self.state == State::Over {
             return None;
         }
         let mut text = String::new();
-        let event = match self.first.take() {
-            Some(event) => {
-                text += &self.answer.head_event(self.padding.next());
-                event
+        // Some events have no bytes of their own in some forms.
+        while text.is_empty() {
+            let event = self.events.next().await;
+            if self.state == State::New {
+                self.state = State::Begun;
+                self.stream.begin(&mut text);
             }
-            None => self.events.recv().await.unwrap_or_else(gone),
-        };
-        match event {
-            TokenEvent::Text { text: piece, .. } => {
-                text += &self.answer.text_event(&piece, self.padding.next())
-            }
-            TokenEvent::Done {
-                stop,
-                completion_tokens,
-                ..
-            } => {
-                self.is_over = true;
-                text += &self
-                    .answer
-                    .end_events(stop, completion_tokens, self.padding.next());
-            }
-            TokenEvent::ToolCallStart { .. } | TokenEvent::ToolCallArguments { .. } => {}
-            TokenEvent::Failed(error) => {
-                self.is_over = true;
-                return Some(Piece::Failed(Fault::engine(error, "").text));
+            match event {
+                Some(TokenEvent::Failed(error)) => {
+                    self.state = State::Over;
+                    return Some(Piece::Failed(Fault::engine(error, "").text));
+                }
+                Some(event) => {
+                    self.bill.count(&event, self.events.tally());
+                    self.stream.event(&mut text, event);
+                }
+                None => {
+                    self.state = State::Over;
+                    self.stream.end(&mut text, self.events.tally());
+                    break;
+                }
             }
         }
         Some(Piece::Bytes(text.into()))
@@ -97,29 +95,5 @@ impl LocalStream {
             }
         });
         receiver
-    }
-}
-
-/// Text of random length in every chunk, so that sizes on the wire do not tell which tokens went by.
-struct Padding {
-    state: u64,
-}
-
-const PADDING: &str = "abdefghijklmnoprstuvxyz1234567890abdefghijklmnoprstuvxyz1234567890";
-
-impl Padding {
-    fn new() -> Padding {
-        Padding {
-            state: Uuid::new_v4().as_u64_pair().0,
-        }
-    }
-
-    fn next(&mut self) -> &'static str {
-        // SplitMix64 from a secret start: an eavesdropper sees only sums of it and the text's length.
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        &PADDING[..((z ^ (z >> 31)) % (PADDING.len() as u64 + 1)) as usize]
     }
 }

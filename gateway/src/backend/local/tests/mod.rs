@@ -4,16 +4,34 @@ use serde_json::{Value, json};
 
 use super::*;
 
+mod asked;
 mod refusals;
+mod told;
 
 const NATIVE: &str = "run/@cf%2Ftesting/scripted";
 const CHAT: &str = "v1/chat/completions";
 const COMPLETIONS: &str = "v1/completions";
 
+fn settings() -> config::Engine {
+    let config = config::Config::parse("", "test").expect("the defaults are valid");
+    config.engine.expect("on by default")
+}
+
+async fn serve(engine: &EngineHandle, host: Host, rest: &str, body: &str) -> LocalReply {
+    let local = Local::around(engine.clone(), &settings());
+    let body = Bytes::copy_from_slice(body.as_bytes());
+    let call = Call {
+        host,
+        account: "default",
+        rest,
+        body: &body,
+    };
+    local.serve(call).await
+}
+
 /// What a caller sees: status, body as one text, and whether a stream broke off.
 async fn seen(engine: &EngineHandle, host: Host, rest: &str, body: &str) -> (u16, String, bool) {
-    let endpoint = endpoint(rest).expect("one of ours");
-    let reply = serve(engine, host, endpoint, body.as_bytes()).await;
+    let reply = serve(engine, host, rest, body).await;
     let mut stream = match reply.body {
         LocalBody::Full(bytes) => {
             assert_eq!(reply.content_type, "application/json");
@@ -107,14 +125,13 @@ fn paths_name_endpoints_however_they_are_encoded() {
         Some(LocalEndpoint::ChatCompletions)
     );
     assert_eq!(endpoint("v1/completions"), Some(LocalEndpoint::Completions));
-    assert_eq!(
-        endpoint("v1/responses"),
-        Some(LocalEndpoint::Unsupported("/v1/responses"))
-    );
+    assert_eq!(endpoint("v1/responses"), Some(LocalEndpoint::Responses));
+    assert_eq!(endpoint("v1/embeddings"), Some(LocalEndpoint::Embeddings));
+    assert_eq!(endpoint("v1/models"), Some(LocalEndpoint::Models));
     for path in [
         "",
         "gpt-4",
-        "v1/models",
+        "v1/files",
         "@cf/../../x",
         "run/@cf/%2e%2e/x",
         "@cf//x",
@@ -133,7 +150,7 @@ async fn native_answers_are_in_the_envelope() {
         assert_eq!(status, 200);
         assert_eq!(
             text,
-            r#"{"result":{"response":"four","tool_calls":[],"usage":{"prompt_tokens":4,"completion_tokens":5,"total_tokens":9}},"success":true,"errors":[],"messages":[]}"#
+            r#"{"result":{"response":"four","tool_calls":[],"finish_reason":"stop","usage":{"prompt_tokens":4,"completion_tokens":5,"total_tokens":9,"prompt_tokens_details":{"cached_tokens":0}}},"success":true,"errors":[],"messages":[]}"#
         );
     }
     let named = json!({ "model": format!("workers-ai/{MODEL}"), "prompt": "x" }).to_string();
@@ -153,10 +170,11 @@ async fn native_streams_end_with_usage_and_done() {
     assert!(text.contains(r#","p":""#));
     let (events, is_done) = events(&text);
     assert!(is_done);
-    let usage = json!({ "prompt_tokens": 2, "completion_tokens": 5, "total_tokens": 7 });
+    let usage = json!({ "prompt_tokens": 2, "completion_tokens": 5, "total_tokens": 7, "prompt_tokens_details": { "cached_tokens": 0 } });
     let expected = [
         json!({ "response": "a" }),
         json!({ "response": "漢" }),
+        json!({ "response": "", "finish_reason": "stop" }),
         json!({ "response": "", "usage": usage }),
     ];
     assert_eq!(events, expected);
@@ -183,7 +201,7 @@ async fn chat_completions_are_openais_object() {
     fields.remove("created");
     let message = json!({ "role": "assistant", "content": "fo", "refusal": null });
     let choice = json!({ "index": 0, "message": message, "logprobs": null, "finish_reason": "length", "stop_reason": null });
-    let usage = json!({ "prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5 });
+    let usage = json!({ "prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5, "prompt_tokens_details": { "cached_tokens": 0 } });
     let expected =
         json!({ "object": "chat.completion", "model": MODEL, "choices": [choice], "usage": usage });
     assert_eq!(value, expected);
@@ -260,7 +278,7 @@ async fn legacy_completions_take_the_prompt_as_it_is() {
         assert_eq!(value["choices"][0]["finish_reason"], "stop");
         assert_eq!(
             value["usage"],
-            json!({ "prompt_tokens": 4, "completion_tokens": 5, "total_tokens": 9 })
+            json!({ "prompt_tokens": 4, "completion_tokens": 5, "total_tokens": 9, "prompt_tokens_details": { "cached_tokens": 0 } })
         );
     }
     let body = with_model(json!({ "prompt": "abc.", "stream": true }));
@@ -314,9 +332,8 @@ async fn dropping_a_stream_stops_the_engine() {
         ..EngineConfig::default()
     };
     let engine = scripted(config, Box::new(|_| u32::from(b'x')));
-    let body = br#"{"prompt":"x","stream":true,"max_tokens":500}"#;
-    let endpoint = endpoint(NATIVE).expect("one of ours");
-    let reply = serve(&engine, Host::Rest, endpoint, body).await;
+    let body = r#"{"prompt":"x","stream":true,"max_tokens":500}"#;
+    let reply = serve(&engine, Host::Rest, NATIVE, body).await;
     let LocalBody::Stream(stream) = reply.body else {
         panic!("asked for a stream")
     };
