@@ -38,18 +38,18 @@ impl Rates {
 /// What a model is for, as far as limits tell models apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Task {
-    TextGeneration,
-    TextEmbeddings,
+    Generation,
+    Embeddings,
     /// Rerankers are of this kind on the original.
-    TextClassification,
+    Classification,
 }
 
 impl Task {
     pub(super) fn slug(self) -> &'static str {
         match self {
-            Task::TextGeneration => "text-generation",
-            Task::TextEmbeddings => "text-embeddings",
-            Task::TextClassification => "text-classification",
+            Task::Generation => "text-generation",
+            Task::Embeddings => "text-embeddings",
+            Task::Classification => "text-classification",
         }
     }
 }
@@ -301,7 +301,7 @@ mod tests {
         let table = table.map(|(name, count)| (name.to_owned(), count)).into();
         let meter = meter(|engine| engine.requests_per_minute = RequestsPerMinute::Table(table));
         let ask = |account, task, model| meter.admit(account, task, model).map_err(|f| f.code);
-        let text = Task::TextGeneration;
+        let text = Task::Generation;
         assert_eq!(
             [(); 3].map(|()| ask("a", text, "m")),
             [Ok(()), Ok(()), Err(3021)]
@@ -312,11 +312,7 @@ mod tests {
             [Ok(()), Err(3021)]
         );
         assert_eq!(ask("b", text, "m"), Ok(()));
-        assert_eq!(
-            ask("a", Task::TextEmbeddings, "e"),
-            Ok(()),
-            "no limit is set"
-        );
+        assert_eq!(ask("a", Task::Embeddings, "e"), Ok(()), "no limit is set");
         let fault = meter.admit("a", text, "m").expect_err("used up");
         assert!(
             fault

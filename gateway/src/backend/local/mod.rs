@@ -4,6 +4,7 @@
 //! completions and responses. Knows no sockets and no gateway settings. Reading is lenient, as the original's clients need it:
 //! unknown fields are ignored, known ones that cannot be honoured are refused by name.
 
+mod embed;
 mod endpoint;
 mod events;
 mod fault;
@@ -71,7 +72,7 @@ pub struct LocalReply {
 
 pub enum LocalBody {
     Full(Bytes),
-    Stream(LocalStream),
+    Stream(Box<LocalStream>),
 }
 
 /// The engine and what stands around it.
@@ -121,8 +122,8 @@ impl Local {
     async fn answer(&self, call: Call<'_>, endpoint: &LocalEndpoint) -> Result<LocalReply, Fault> {
         match read(endpoint, call).await? {
             Asked::Generate(asked) => self.generate(call.account, *asked).await,
-            Asked::Embed(embed) => Err(Fault::unknown_model(&embed.model)),
-            Asked::Rerank(rerank) => Err(Fault::unknown_model(&rerank.model)),
+            Asked::Embed(asked) => self.embed(call.account, asked).await,
+            Asked::Rerank(asked) => self.rerank(call.account, asked).await,
         }
     }
 
@@ -138,7 +139,7 @@ impl Local {
         };
         let (model, choices) = (first.model.clone(), first.choices);
         let all = choices * requests.len() as u32;
-        self.meter.admit(account, Task::TextGeneration, &model)?;
+        self.meter.admit(account, Task::Generation, &model)?;
         let faulty = |error| Fault::engine(error, &model);
         let mut generations = Vec::with_capacity(requests.len());
         for request in requests {
@@ -155,7 +156,7 @@ impl Local {
                 content_type: "text/event-stream",
                 ..LocalReply::new(
                     200,
-                    LocalBody::Stream(LocalStream::new(stream, events, bill)),
+                    LocalBody::Stream(Box::new(LocalStream::new(stream, events, bill))),
                 )
             });
         }

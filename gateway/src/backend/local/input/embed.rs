@@ -1,5 +1,6 @@
 //! Texts to be embedded, and contexts to be ranked.
 
+use local_inference::Pooling;
 use serde_json::Value;
 
 use super::{Asked, missing};
@@ -23,8 +24,8 @@ pub(crate) enum EmbedForm {
 pub(crate) struct Embed {
     pub model: String,
     pub texts: Vec<String>,
-    /// The caller's word: `mean` or `cls`. `None`: the model's own way.
-    pub pooling: Option<String>,
+    /// `None`: the model's own way.
+    pub pooling: Option<Pooling>,
     /// Leading numbers of each vector that are kept, and made length 1 again.
     pub dimensions: Option<usize>,
     pub form: EmbedForm,
@@ -99,10 +100,11 @@ pub(super) fn openai(model: &str, object: &Object) -> Result<Asked, Fault> {
     }))
 }
 
-fn pooling(object: &Object) -> Result<Option<String>, Fault> {
+fn pooling(object: &Object) -> Result<Option<Pooling>, Fault> {
     match text(object, "pooling")? {
         None => Ok(None),
-        Some(word @ ("mean" | "cls")) => Ok(Some(word.to_owned())),
+        Some("mean") => Ok(Some(Pooling::Mean)),
+        Some("cls") => Ok(Some(Pooling::Cls)),
         Some(_) => Err(Fault::input("pooling", "'/pooling' not in 'mean, cls'")),
     }
 }
@@ -181,7 +183,7 @@ mod tests {
     fn the_fields_tell_what_is_asked() {
         let asked = read(json!({"text": "a", "pooling": "cls"})).expect("valid");
         assert!(
-            matches!(asked, Some(Asked::Embed(embed)) if embed.texts == ["a"] && embed.pooling.as_deref() == Some("cls"))
+            matches!(asked, Some(Asked::Embed(embed)) if embed.texts == ["a"] && embed.pooling == Some(Pooling::Cls))
         );
         let asked =
             read(json!({"query": "q", "contexts": [{"text": "a"}, {"text": "b"}], "top_k": 1}))

@@ -165,7 +165,7 @@ fn write_event(out: &mut String, value: &impl Serialize) {
 }
 
 #[derive(Debug, Serialize, Clone, Copy)]
-struct Usage {
+pub(super) struct Usage {
     prompt_tokens: u32,
     completion_tokens: u32,
     total_tokens: u32,

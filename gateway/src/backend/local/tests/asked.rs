@@ -56,7 +56,7 @@ fn tools_are_read_flat_and_wrapped() {
     for tool in [flat, wrapped, beside] {
         for rest in [NATIVE, CHAT] {
             let request = asked(rest, with("tools", json!([tool])));
-            assert_eq!(request.tools, [expected.clone()]);
+            assert_eq!(request.tools, std::slice::from_ref(&expected));
             assert_eq!(request.tool_choice, ToolChoice::Auto);
             assert_eq!(request.tenant, "acct");
         }
@@ -123,7 +123,7 @@ fn calls_and_their_answers_are_read_back_in_every_form() {
                 { "role": "tool", "name": "time", "content": [{ "type": "text", "text": "noon" }] },
             ] }),
         );
-        assert_eq!(told[1].tool_calls, [expected.clone()]);
+        assert_eq!(told[1].tool_calls, std::slice::from_ref(&expected));
         assert_eq!(told[1].content, "");
         // A call known by its id lends its answer its name.
         let name = (expected.id == "c1").then(|| "weather".to_owned());
