@@ -117,7 +117,7 @@ pub fn broken(cause: &str) -> EngineHandle {
     EngineHandle::new(EngineConfig::default(), vec![ModelSlot::new(&ENTRY)], load)
 }
 
-fn byte_tokenizer() -> Result<Tokenizer, EngineError> {
+pub(crate) fn byte_tokenizer() -> Result<Tokenizer, EngineError> {
     let mut moved = 256u32;
     let mut tokens: Vec<String> = (0..=255u8)
         .map(|byte| match byte {

@@ -1,6 +1,11 @@
 //! Logits to a token id, seeded.
 
 mod filters;
+#[allow(
+    dead_code,
+    reason = "sequences are held to a grammar with the next step"
+)]
+pub(crate) mod grammar;
 mod penalties;
 
 use crate::request::SamplingParams;

@@ -10,7 +10,7 @@ const MAX_FORCED_CALLS: usize = 8;
 
 /// Where the grammar begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum From {
+pub(crate) enum CallsFrom {
     /// At the beginning of the answer, which holds nothing but calls: several where the family writes several and `parallel` is set.
     Start { parallel: bool },
     /// Behind the text by which the model began a call of its own accord; one call.
@@ -33,7 +33,7 @@ impl ToolFormat {
     }
 
     /// The grammar of calls of the functions named, in their order.
-    pub(crate) fn lark(self, names: &[&str], markers: &Markers, from: From) -> String {
+    pub(crate) fn lark(self, names: &[&str], markers: &Markers, from: CallsFrom) -> String {
         let mark = |text: &str| match markers.token(text) {
             Some(id) => format!("<[{id}]>"),
             None => literal(text),
@@ -58,15 +58,17 @@ impl ToolFormat {
             lark += &format!("call_{index}: {head} @{arguments} {end}\n");
         }
         let more = |next: &str| match from {
-            From::Start { parallel: true } => format!("({next}){{0,{}}}", MAX_FORCED_CALLS - 1),
+            CallsFrom::Start { parallel: true } => {
+                format!("({next}){{0,{}}}", MAX_FORCED_CALLS - 1)
+            }
             _ => String::new(),
         };
         let start = match self {
             ToolFormat::Hermes => {
                 let (open, close) = (mark(hermes::OPEN), mark(hermes::CLOSE));
                 match from {
-                    From::Marker => format!("\"\\n\"? call \"\\n\"? {close}"),
-                    From::Start { .. } => {
+                    CallsFrom::Marker => format!("\"\\n\"? call \"\\n\"? {close}"),
+                    CallsFrom::Start { .. } => {
                         let one = format!("{open} \"\\n\" call \"\\n\" {close}");
                         format!("{one} {}", more(&format!("\"\\n\" {one}")))
                     }
@@ -75,15 +77,15 @@ impl ToolFormat {
             ToolFormat::Mistral => {
                 let array = format!("\"[\" call {} \"]\"", more("\", \" call"));
                 match from {
-                    From::Marker => format!("\" \"? {array}"),
-                    From::Start { .. } => format!("{} \" \"? {array}", mark(mistral::OPEN)),
+                    CallsFrom::Marker => format!("\" \"? {array}"),
+                    CallsFrom::Start { .. } => format!("{} \" \"? {array}", mark(mistral::OPEN)),
                 }
             }
             ToolFormat::MistralNamed => {
                 let one = format!("{} call", mark(mistral::OPEN));
                 match from {
-                    From::Marker => "call".to_owned(),
-                    From::Start { .. } => format!("{one} {}", more(&one)),
+                    CallsFrom::Marker => "call".to_owned(),
+                    CallsFrom::Start { .. } => format!("{one} {}", more(&one)),
                 }
             }
             // These families ask for one function in a turn.

@@ -19,6 +19,7 @@ mod mistral;
 pub(crate) mod prompted;
 
 use crate::request::Tool;
+pub(crate) use grammar::{CallsFrom, arguments_name};
 
 /// Calls of one answer; text that looks like more stays text.
 const MAX_CALLS: u32 = 64;
