@@ -26,6 +26,18 @@ pub fn levels() -> impl Iterator<Item = Level> {
         .filter(|candidate| *candidate <= level())
 }
 
+/// Whether an AVX-512 machine also multiplies bf16 pairs (`vdpbf16ps`).
+pub(crate) fn has_bf16_products() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        is_x86_feature_detected!("avx512bf16")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        false
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 fn detect() -> Level {
     let avx2 = is_x86_feature_detected!("avx2")

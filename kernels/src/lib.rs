@@ -2,14 +2,13 @@
 //!
 //! | op | what | fast variants |
 //! | --- | --- | --- |
-//! | [`quant_matmul`] | activations (8 bit) x packed weights (Q4_1, Q8_0) -> f32 | AVX-512 VNNI, AVX2 |
+//! | [`matmul`] | rows, normed or activated on the way, x packed weights (every [`WeightKind`]) -> f32 | AVX-512 VNNI and BF16, AVX2 |
+//! | [`norm_rows`] | the same preparation of rows without a product | AVX-512, AVX2 |
 //! | [`attend_prepare`] | head norms, rotation, keys and values into their blocks | AVX-512, AVX2 |
 //! | [`paged_attention`] | causal grouped-head attention over paged keys and values (f32, bf16) | AVX-512, AVX2 |
-//! | [`rms_norm`] | root-mean-square norm of rows | AVX-512, AVX2 |
-//! | [`swiglu`] | silu(gate) * up | AVX-512, AVX2 |
 //!
-//! Each op stands beside the plain loop it replaces (`<op>::plain`), and `tests/parity.rs` holds the
-//! two together over odd shapes. Which variant runs is decided once, from what the CPU can do
+//! Each op stands beside the plain loops it replaces, and `tests/` holds the two together over odd
+//! shapes. Which variant runs is decided once, from what the CPU can do
 //! ([`dispatch`]). Every op keeps one promise the engine is built on: a row's result does not depend
 //! on the other rows of the call, so neither batching nor the number of threads changes an answer.
 //!
@@ -35,8 +34,8 @@ pub use dispatch::Level;
 pub use error::KernelError;
 pub use ops::attend_prepare::{HeadNorm, QkvLayout, attend_prepare};
 pub use ops::kv::{BLOCK_TOKENS, KvDtype, KvMemory, KvShape};
+pub use ops::matmul::{
+    Activation, Input, MatmulScratch, Matrix, Part, Store, WeightKind, matmul, norm_rows,
+};
 pub use ops::paged_attention::{AttentionRows, AttentionSpec, paged_attention};
-pub use ops::quant_matmul::{QuantKind, QuantMatrix, QuantRows, quant_matmul};
-pub use ops::rms_norm::rms_norm;
 pub use ops::rope::{RopeLayout, RopeScaling, RopeSpec, RopeTable};
-pub use ops::swiglu::swiglu;

@@ -458,7 +458,7 @@ fn a_sequence_gives_the_same_bits_alone_and_among_others() {
             let mut memory = KvMemory::new(cases[0].memory().shape(), total);
             let mut qkv = Vec::new();
             let mut runs = Vec::new();
-            let mut expected = Vec::new();
+            let mut expected: Vec<f32> = Vec::new();
             for ((case, blocks), last) in cases.iter().zip(&blocks_of).zip(last_rows) {
                 let alone = case.run(level, &pool, &mut case.memory(), &[case.len()]);
                 let first_position = case.len() - last;

@@ -8,6 +8,8 @@ pub(crate) const LANES: usize = 16;
 pub(crate) trait Lanes: Copy {
     fn splat(value: f32) -> Self;
     fn load(values: &[f32; LANES]) -> Self;
+    /// Half floats, given by their bits.
+    fn load_f16(bits: &[u16; LANES]) -> Self;
     fn array(self) -> [f32; LANES];
     /// `self * b + c`, fused where the machine fuses.
     fn mul_add(self, b: Self, c: Self) -> Self;
@@ -31,12 +33,12 @@ macro_rules! at_level {
         $(#[$doc])*
         fn $name(level: crate::Level, $($arg: $ty),*) {
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx512f,avx512bw,avx512vl,fma")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512vl,fma,f16c")]
             fn avx512($($arg: $ty),*) {
                 $body::<crate::cpu::lanes::Avx512>($($arg),*)
             }
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx2,fma")]
+            #[target_feature(enable = "avx2,fma,f16c")]
             fn avx2($($arg: $ty),*) {
                 $body::<crate::cpu::lanes::Avx2>($($arg),*)
             }
@@ -65,6 +67,10 @@ impl Lanes for Portable {
     #[inline(always)]
     fn load(values: &[f32; LANES]) -> Portable {
         Portable(*values)
+    }
+    #[inline(always)]
+    fn load_f16(bits: &[u16; LANES]) -> Portable {
+        Portable(bits.map(|bits| half::f16::from_bits(bits).to_f32()))
     }
     #[inline(always)]
     fn array(self) -> [f32; LANES] {
@@ -133,6 +139,11 @@ mod x86 {
         fn load(values: &[f32; LANES]) -> Avx512 {
             // SAFETY: see above.
             Avx512(unsafe { _mm512_loadu_ps(values.as_ptr()) })
+        }
+        #[inline(always)]
+        fn load_f16(bits: &[u16; LANES]) -> Avx512 {
+            // SAFETY: see above.
+            Avx512(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(bits.as_ptr().cast())) })
         }
         #[inline(always)]
         fn array(self) -> [f32; LANES] {
@@ -236,6 +247,16 @@ mod x86 {
                 Avx2(
                     _mm256_loadu_ps(values.as_ptr()),
                     _mm256_loadu_ps(values.as_ptr().add(8)),
+                )
+            }
+        }
+        #[inline(always)]
+        fn load_f16(bits: &[u16; LANES]) -> Avx2 {
+            // SAFETY: see above.
+            unsafe {
+                Avx2(
+                    _mm256_cvtph_ps(_mm_loadu_si128(bits.as_ptr().cast())),
+                    _mm256_cvtph_ps(_mm_loadu_si128(bits.as_ptr().add(8).cast())),
                 )
             }
         }

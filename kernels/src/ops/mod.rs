@@ -2,11 +2,9 @@
 
 pub mod attend_prepare;
 pub mod kv;
+pub mod matmul;
 pub mod paged_attention;
-pub mod quant_matmul;
-pub mod rms_norm;
 pub mod rope;
-pub mod swiglu;
 
 /// Writes one function body as three: portable, AVX2 and AVX-512, chosen by level at the call.
 ///

@@ -4,8 +4,9 @@ use super::CausalModel;
 use crate::batch::StepBatch;
 use crate::weights::gguf::{Gguf, GgufError, tensor_type};
 use kernels::{
-    AttentionRows, AttentionSpec, KvDtype, KvMemory, KvShape, Pool, QkvLayout, QuantKind,
-    QuantMatrix, QuantRows, RopeLayout, RopeScaling, RopeSpec, RopeTable,
+    Activation, AttentionRows, AttentionSpec, Input, KvDtype, KvMemory, KvShape, MatmulScratch,
+    Matrix, Part, Pool, QkvLayout, RopeLayout, RopeScaling, RopeSpec, RopeTable, Store, WeightKind,
+    matmul,
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -46,24 +47,24 @@ struct Dimensions {
 
 struct Layer {
     attention_norm: Vec<f32>,
-    query: QuantMatrix,
-    key: QuantMatrix,
-    value: QuantMatrix,
-    attention_output: QuantMatrix,
+    query: Matrix,
+    key: Matrix,
+    value: Matrix,
+    attention_output: Matrix,
     feed_forward_norm: Vec<f32>,
-    gate: QuantMatrix,
-    up: QuantMatrix,
-    down: QuantMatrix,
+    gate: Matrix,
+    up: Matrix,
+    down: Matrix,
 }
 
 /// A loaded model and the buffers of its step.
 pub(crate) struct Llama {
     dimensions: Dimensions,
-    embedding: QuantMatrix,
+    embedding: Matrix,
     layers: Vec<Layer>,
     output_norm: Vec<f32>,
     /// `None`: the embedding serves as head too.
-    head: Option<QuantMatrix>,
+    head: Option<Matrix>,
     rope: RopeTable,
     kv: KvMemory,
     pool: Pool,
@@ -74,13 +75,11 @@ pub(crate) struct Llama {
 #[derive(Default)]
 struct Scratch {
     x: Vec<f32>,
-    normed: Vec<f32>,
-    quantized: QuantRows,
+    matmul: MatmulScratch,
     qkv: Vec<f32>,
     attended: Vec<f32>,
     projected: Vec<f32>,
     gate_up: Vec<f32>,
-    activated: Vec<f32>,
 }
 
 impl Llama {
@@ -159,7 +158,7 @@ impl Llama {
         layers
             .chain([&self.embedding])
             .chain(&self.head)
-            .map(QuantMatrix::bytes)
+            .map(Matrix::bytes)
             .sum()
     }
 }
@@ -186,12 +185,10 @@ impl CausalModel for Llama {
         let kv_width = d.kv_heads * d.head_dim;
         let qkv_width = query_width + 2 * kv_width;
         s.x.resize(rows * d.hidden, 0.0);
-        s.normed.resize(rows * d.hidden, 0.0);
         s.qkv.resize(rows * qkv_width, 0.0);
         s.attended.resize(rows * query_width, 0.0);
         s.projected.resize(rows * d.hidden, 0.0);
         s.gate_up.resize(rows * 2 * d.feed_forward, 0.0);
-        s.activated.resize(rows * d.feed_forward, 0.0);
 
         let attention: Vec<AttentionRows<'_>> = batch
             .runs
@@ -218,44 +215,45 @@ impl CausalModel for Llama {
             self.embedding.row(*token as usize, row);
         }
         for (index, layer) in self.layers.iter().enumerate() {
-            kernels::rms_norm(&s.x, &layer.attention_norm, d.norm_epsilon, &mut s.normed);
-            s.quantized.quantize(pool, &s.normed, d.hidden);
             let parts = [
-                (&layer.query, 0),
-                (&layer.key, query_width),
-                (&layer.value, query_width + kv_width),
+                Part::new(&layer.query, 0),
+                Part::new(&layer.key, query_width),
+                Part::new(&layer.value, query_width + kv_width),
             ];
-            kernels::quant_matmul(pool, &s.quantized, &parts, &mut s.qkv, qkv_width);
+            let input = rms_norm(&s.x, &layer.attention_norm, d.norm_epsilon);
+            let (hidden, inner) = (d.hidden, d.feed_forward);
+            let (replace, add) = (Store::Replace, Store::Add);
+            let m = &mut s.matmul;
+            matmul(
+                pool, m, input, hidden, &parts, replace, &mut s.qkv, qkv_width,
+            );
             let qkv = &mut s.qkv[..];
             let rope = Some(&self.rope);
             kernels::attend_prepare(pool, kv, index, &attention, qkv, layout, None, rope);
             let out = &mut s.attended[..];
             kernels::paged_attention(pool, kv, index, &attention, qkv, layout, spec, out);
-            s.quantized.quantize(pool, &s.attended, query_width);
-            let parts = [(&layer.attention_output, 0)];
-            kernels::quant_matmul(pool, &s.quantized, &parts, &mut s.projected, d.hidden);
-            add(&mut s.x, &s.projected);
+            let parts = [Part::new(&layer.attention_output, 0)];
+            let input = Input::Rows(&s.attended);
+            matmul(pool, m, input, query_width, &parts, add, &mut s.x, hidden);
 
-            kernels::rms_norm(
-                &s.x,
-                &layer.feed_forward_norm,
-                d.norm_epsilon,
-                &mut s.normed,
-            );
-            s.quantized.quantize(pool, &s.normed, d.hidden);
-            let parts = [(&layer.gate, 0), (&layer.up, d.feed_forward)];
-            kernels::quant_matmul(
+            let parts = [Part::new(&layer.gate, 0), Part::new(&layer.up, inner)];
+            let input = rms_norm(&s.x, &layer.feed_forward_norm, d.norm_epsilon);
+            matmul(
                 pool,
-                &s.quantized,
+                m,
+                input,
+                hidden,
                 &parts,
+                replace,
                 &mut s.gate_up,
-                2 * d.feed_forward,
+                2 * inner,
             );
-            kernels::swiglu(pool, &s.gate_up, d.feed_forward, &mut s.activated);
-            s.quantized.quantize(pool, &s.activated, d.feed_forward);
-            let parts = [(&layer.down, 0)];
-            kernels::quant_matmul(pool, &s.quantized, &parts, &mut s.projected, d.hidden);
-            add(&mut s.x, &s.projected);
+            let parts = [Part::new(&layer.down, 0)];
+            let input = Input::Gated {
+                gate_up: &s.gate_up,
+                activation: Activation::Silu,
+            };
+            matmul(pool, m, input, inner, &parts, add, &mut s.x, hidden);
         }
 
         // The head is a fifth of the model: only rows somebody samples from go through it.
@@ -266,19 +264,25 @@ impl CausalModel for Llama {
             wanted += 1;
         }
         let last = &s.projected[..wanted * d.hidden];
-        let normed = &mut s.normed[..wanted * d.hidden];
-        kernels::rms_norm(last, &self.output_norm, d.norm_epsilon, normed);
-        s.quantized.quantize(pool, normed, d.hidden);
+        let input = rms_norm(last, &self.output_norm, d.norm_epsilon);
         logits.resize(wanted * d.vocabulary, 0.0);
-        let head = self.head.as_ref().unwrap_or(&self.embedding);
-        kernels::quant_matmul(pool, &s.quantized, &[(head, 0)], logits, d.vocabulary);
+        let parts = [Part::new(self.head.as_ref().unwrap_or(&self.embedding), 0)];
+        let (m, width) = (&mut s.matmul, d.vocabulary);
+        matmul(
+            pool,
+            m,
+            input,
+            d.hidden,
+            &parts,
+            Store::Replace,
+            logits,
+            width,
+        );
     }
 }
 
-fn add(x: &mut [f32], more: &[f32]) {
-    for (x, more) in x.iter_mut().zip(more) {
-        *x += more;
-    }
+fn rms_norm<'a>(x: &'a [f32], weight: &'a [f32], epsilon: f32) -> Input<'a> {
+    Input::RmsNorm { x, weight, epsilon }
 }
 
 impl Dimensions {
@@ -355,10 +359,10 @@ impl Loader<'_> {
         })
     }
 
-    fn matrix(&self, name: &str, columns: usize, k: usize) -> Result<QuantMatrix, LoadError> {
+    fn matrix(&self, name: &str, columns: usize, k: usize) -> Result<Matrix, LoadError> {
         let kind = match self.expect_shape(name, &[k as u64, columns as u64])? {
-            tensor_type::Q4_1 => QuantKind::Q4_1,
-            tensor_type::Q8_0 => QuantKind::Q8_0,
+            tensor_type::Q4_1 => WeightKind::Q4_1,
+            tensor_type::Q8_0 => WeightKind::Q8_0,
             kind => {
                 return Err(LoadError::Type {
                     name: name.to_owned(),
@@ -368,7 +372,7 @@ impl Loader<'_> {
         };
         let length = (columns * k / 32 * kind.block_bytes()) as u64;
         let bytes = self.file.tensor_bytes(self.bytes, name, length)?;
-        QuantMatrix::from_blocks(kind, columns, k, bytes).map_err(|source| LoadError::Tensor {
+        Matrix::pack(kind, columns, k, bytes).map_err(|source| LoadError::Tensor {
             name: name.to_owned(),
             source,
         })
