@@ -1,5 +1,7 @@
 //! The engine's settings.
 
+use crate::catalogue::CatalogueEntry;
+pub use kernels::KvDtype;
 use std::path::PathBuf;
 
 /// What the engine is started with.
@@ -7,16 +9,43 @@ use std::path::PathBuf;
 pub struct EngineConfig {
     /// Where model files lie. Default `./data/models`.
     pub model_dir: PathBuf,
-    /// Models that may be asked for, by catalogue name; each is loaded by its first request.
+    /// Models that may be asked for, by catalogue name; each is loaded by its first request, or at start when `preload` names it.
     pub models: Vec<String>,
+    /// Models of the operator's own, beside the catalogue's. Default none.
+    pub custom_models: Vec<CatalogueEntry>,
+    /// Models loaded at start, by name; each must be in `models` or `custom_models`. Default none. One that cannot load is tried
+    /// again by its first request.
+    pub preload: Vec<String>,
     /// Threads a step is spread over. Default 0: one a core. Fewer leave cores to the proxy.
     pub threads: usize,
     /// Sequences advanced together, per model. Default 8. More raise the sum of tokens a second and lower each one's.
     pub max_running: usize,
-    /// Requests that may wait beside the running ones, per model. Default 64; one more is answered "busy" at once.
+    /// Sequences that may wait beside the running ones, per model. Default 64; one more is answered "busy" at once.
     pub max_waiting: usize,
     /// Bound on prompt and answer together, in tokens. Default 0: the model's own window, which is kept in any case.
     pub max_context: usize,
+    /// Tokens a step may hold. Default 256. Larger steps read long prompts little faster, and newcomers and cancels
+    /// wait for the end of the step.
+    pub max_step_tokens: usize,
+    /// How long a step may take while somebody's answer is being written, in milliseconds. Default 60. Prompts of others are read in
+    /// pieces that fit, by what earlier steps took; at least 16 tokens a step. Larger values read prompts faster
+    /// and make answers halt.
+    pub target_step_ms: u64,
+    /// Attention memory of a model, in MiB, at most. Default 1024. It becomes real as it is first used. What running texts do not
+    /// need keeps beginnings of earlier ones. When it is full, the newest sequence gives way and is computed again later. A model
+    /// whose window alone needs more gets a smaller window.
+    pub kv_cache_mib: usize,
+    /// How attention memory keeps keys and values. Default `Bf16`: half the memory and traffic of `F32`.
+    pub kv_dtype: KvDtype,
+    /// Reuse prompt beginnings between tenants too. Default false: within one tenant only, since how soon an answer comes tells
+    /// whether its beginning was there.
+    pub share_prefixes: bool,
+    /// Weights and attention memory of all loaded models together, in MiB. Default 0: no bound. A model that does not fit has idle ones
+    /// unloaded, the one unused for longest first; it is refused as busy while those at work leave no room, and with an
+    /// error when it is larger than the bound by itself.
+    pub memory_budget_mib: usize,
+    /// Seconds after which a model nobody asked for is unloaded. Default 0: never. Its next request loads it again.
+    pub idle_unload_s: u64,
 }
 
 impl Default for EngineConfig {
@@ -24,10 +53,19 @@ impl Default for EngineConfig {
         EngineConfig {
             model_dir: PathBuf::from("./data/models"),
             models: vec!["@cf/huggingfacetb/smollm2-135m-instruct".to_owned()],
+            custom_models: Vec::new(),
+            preload: Vec::new(),
             threads: 0,
             max_running: 8,
             max_waiting: 64,
             max_context: 0,
+            max_step_tokens: 256,
+            target_step_ms: 60,
+            kv_cache_mib: 1024,
+            kv_dtype: KvDtype::Bf16,
+            share_prefixes: false,
+            memory_budget_mib: 0,
+            idle_unload_s: 0,
         }
     }
 }
@@ -38,5 +76,14 @@ impl EngineConfig {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             threads => threads,
         }
+    }
+
+    pub(crate) fn kv_cache_bytes(&self) -> usize {
+        self.kv_cache_mib.saturating_mul(1 << 20)
+    }
+
+    /// Sequences a model may hold, running and waiting.
+    pub(crate) fn max_seats(&self) -> usize {
+        self.max_running.max(1).saturating_add(self.max_waiting)
     }
 }

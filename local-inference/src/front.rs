@@ -1,22 +1,25 @@
 //! The caller's side of a loaded model: from a request to a sequence, before the queue.
 
 use crate::error::EngineError;
+use crate::outbox::Outbox;
 use crate::prompt::chat_template::ChatTemplate;
 use crate::prompt::tokenizer::Tokenizer;
 use crate::request::{
     DEFAULT_MAX_TOKENS, GenerateRequest, Generation, Message, Prompt, SamplingParams,
 };
-use crate::sequence::{OUTBOX_EVENTS, Seat, Sequence};
+use crate::sample::random_seed;
+use crate::seat::Seat;
+use crate::sequence::Sequence;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
-use tokio::sync::mpsc;
 
 /// Below this a prompt is tokenised in less time than a thread takes to wake.
 const MAX_INLINE_PROMPT_BYTES: usize = 4096;
 
 /// What goes to the engine thread. The channel is bounded by the seats, of which each sequence holds one.
 pub(crate) enum Command {
-    Run(Box<Sequence>),
+    /// The choices of one request.
+    Run(Vec<Sequence>),
     /// Look at the stop flag.
     Wake,
 }
@@ -31,15 +34,13 @@ pub(crate) struct ModelFront {
 }
 
 impl ModelFront {
-    /// Puts the request into the engine's queue.
+    /// Puts the request into the engine's queue, one sequence for each seat.
     pub(crate) async fn submit(
         self: &Arc<ModelFront>,
-        request: GenerateRequest,
-        seat: Seat,
+        mut request: GenerateRequest,
+        seats: Vec<Seat>,
     ) -> Result<Generation, EngineError> {
-        let GenerateRequest {
-            prompt, sampling, ..
-        } = request;
+        let prompt = std::mem::replace(&mut request.prompt, Prompt::Tokens(Vec::new()));
         let tokens = match prompt_bytes(&prompt) {
             0..=MAX_INLINE_PROMPT_BYTES => self.tokens(prompt)?,
             _ => {
@@ -49,12 +50,21 @@ impl ModelFront {
                     .map_err(|error| EngineError::Internal(error.to_string()))??
             }
         };
-        let max_tokens = self.answer_tokens(tokens.len(), &sampling)?;
-        let (outbox, events) = mpsc::channel(OUTBOX_EVENTS);
+        let max_tokens = self.answer_tokens(tokens.len(), &request.sampling)?;
+        // Drawn once: choices differ by their number, not by chance alone.
+        request.sampling.seed.get_or_insert_with(random_seed);
+        let (outboxes, events) = Outbox::new(seats.len());
         let prompt_tokens = tokens.len() as u32;
-        let sequence = Sequence::new(tokens, max_tokens, &sampling, outbox, seat);
+        let sequences = outboxes
+            .into_iter()
+            .zip(seats)
+            .zip(0..)
+            .map(|((outbox, seat), choice)| {
+                Sequence::new(tokens.clone(), max_tokens, &request, choice, outbox, seat)
+            })
+            .collect();
         self.inbox
-            .send(Command::Run(Box::new(sequence)))
+            .send(Command::Run(sequences))
             .map_err(|_| EngineError::Internal("the model's thread has ended".to_owned()))?;
         Ok(Generation {
             prompt_tokens,

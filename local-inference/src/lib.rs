@@ -28,11 +28,13 @@ mod error;
 mod front;
 mod kv;
 mod model;
+mod outbox;
 #[allow(dead_code, reason = "models in folders come with the next step")]
 mod prompt;
 mod request;
 mod sample;
 mod scheduler;
+mod seat;
 mod sequence;
 mod stats;
 mod step;
@@ -41,14 +43,14 @@ mod tools;
 mod weights;
 
 pub use catalogue::CatalogueEntry;
-pub use config::EngineConfig;
+pub use config::{EngineConfig, KvDtype};
 pub use embed::{
     EmbedRequest, Embeddings, EncoderEntry, EncoderTask, Pooling, Ranking, RerankRequest,
 };
 pub use engine::{Engine, EngineHandle, ModelInfo};
 pub use error::EngineError;
 pub use request::{
-    GenerateRequest, Generation, Message, OutputFormat, Prompt, SamplingParams, StopReason,
-    TokenEvent, TokenLogprob, Tool, ToolCall, ToolChoice,
+    GenerateRequest, Generation, Message, OutputFormat, Priority, Prompt, SamplingParams,
+    StopReason, TokenEvent, TokenLogprob, Tool, ToolCall, ToolChoice,
 };
 pub use stats::Stats;

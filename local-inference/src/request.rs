@@ -22,8 +22,19 @@ pub struct GenerateRequest {
     pub template_options: serde_json::Map<String, serde_json::Value>,
     /// Who shares: running places are handed out fairly between tenants, and prompt prefixes are reused within one.
     pub tenant: String,
+    /// Who gives way when attention memory runs out.
+    pub priority: Priority,
     /// Answer [`EngineError::Busy`] rather than wait for a running place.
     pub reject_if_busy: bool,
+}
+
+/// How soon a request's sequences give way to others. It does not change who is let in first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Priority {
+    /// Nobody waits for it: batch work.
+    Background,
+    #[default]
+    Normal,
 }
 
 impl GenerateRequest {
@@ -40,6 +51,7 @@ impl GenerateRequest {
             top_logprobs: None,
             template_options: serde_json::Map::new(),
             tenant: String::new(),
+            priority: Priority::Normal,
             reject_if_busy: false,
         }
     }

@@ -1,87 +1,62 @@
-//! The state of one generation.
+//! The state of one generation: one choice of one request.
 
 use crate::error::EngineError;
+use crate::outbox::Outbox;
 use crate::prompt::detokenizer::Detokenizer;
 use crate::prompt::stop::StopMatcher;
 use crate::prompt::tokenizer::Tokenizer;
-use crate::request::{SamplingParams, StopReason, TokenEvent};
-use crate::sample::Sampler;
-use crate::stats::Counters;
+use crate::request::{GenerateRequest, Priority, StopReason, TokenEvent, TokenLogprob};
+use crate::sample::{Sampler, logprobs};
+use crate::seat::Seat;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
-
-/// Events a reader may lag behind before its sequence pauses.
-pub(crate) const OUTBOX_EVENTS: usize = 64;
-/// What one token may bring: its text, the text held back for a stop string, the end.
-const EVENTS_A_TOKEN: usize = 3;
-/// A reader that takes nothing for so long loses its place to those who wait.
-const MAX_PAUSE: Duration = Duration::from_secs(60);
-
-/// A place in the engine, running or waiting; given back on drop.
-pub(crate) struct Seat(Arc<Counters>);
-
-impl Seat {
-    /// A place if fewer than `limit` are taken.
-    pub(crate) fn take(counters: &Arc<Counters>, limit: u64) -> Option<Seat> {
-        let taken = counters
-            .admitted
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| {
-                (taken < limit).then_some(taken + 1)
-            });
-        match taken {
-            Ok(_) => Some(Seat(Arc::clone(counters))),
-            Err(_) => {
-                Counters::add(&counters.rejected, 1);
-                None
-            }
-        }
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.0.admitted.fetch_sub(1, Ordering::Relaxed);
-    }
-}
 
 pub(crate) struct Sequence {
     /// Prompt, then answer.
     pub tokens: Vec<u32>,
-    /// Tokens whose keys and values are in `blocks`.
-    pub computed: usize,
-    pub blocks: Vec<u32>,
+    pub tenant: Arc<str>,
+    pub priority: Priority,
+    /// Prompt tokens that were there already; told at the end.
+    pub cached_tokens: usize,
+    choice: u32,
     prompt_tokens: usize,
     max_tokens: usize,
     ignore_eos: bool,
+    /// Likeliest tokens to tell beside each one; `None`: no log-probabilities at all.
+    top_logprobs: Option<usize>,
+    /// Of tokens whose text has not been sent yet.
+    logprobs: Vec<TokenLogprob>,
     sampler: Sampler,
     detokenizer: Detokenizer,
     stop: StopMatcher,
-    outbox: mpsc::Sender<TokenEvent>,
-    paused_since: Option<Instant>,
+    outbox: Outbox,
     _seat: Seat,
 }
 
 impl Sequence {
+    /// `request` without its prompt, whose tokens are given.
     pub(crate) fn new(
         prompt: Vec<u32>,
         max_tokens: usize,
-        params: &SamplingParams,
-        outbox: mpsc::Sender<TokenEvent>,
+        request: &GenerateRequest,
+        choice: u32,
+        outbox: Outbox,
         seat: Seat,
     ) -> Sequence {
+        let params = &request.sampling;
         Sequence {
-            computed: 0,
-            blocks: Vec::new(),
+            tenant: request.tenant.as_str().into(),
+            priority: request.priority,
+            cached_tokens: 0,
+            choice,
             prompt_tokens: prompt.len(),
             max_tokens,
             ignore_eos: params.ignore_eos,
-            sampler: Sampler::new(params, &prompt),
+            top_logprobs: request.top_logprobs.map(|count| count as usize),
+            logprobs: Vec::new(),
+            sampler: Sampler::new(params, &prompt, choice),
             detokenizer: Detokenizer::default(),
             stop: StopMatcher::new(&params.stop),
             outbox,
-            paused_since: None,
             tokens: prompt,
             _seat: seat,
         }
@@ -92,34 +67,33 @@ impl Sequence {
         self.prompt_tokens + self.max_tokens
     }
 
-    pub(crate) fn unseen(&self) -> usize {
-        self.tokens.len() - self.computed
+    pub(crate) fn prompt_tokens(&self) -> usize {
+        self.prompt_tokens
     }
 
-    /// Its caller has gone, or has read nothing for too long.
     pub(crate) fn is_abandoned(&self) -> bool {
-        self.outbox.is_closed()
-            || self
-                .paused_since
-                .is_some_and(|since| since.elapsed() > MAX_PAUSE)
+        self.outbox.is_abandoned()
     }
 
-    /// Whether the reader has room for one more token. Only this thread fills the outbox, so room does not shrink by itself.
     pub(crate) fn has_room(&mut self) -> bool {
-        let has_room = self.outbox.capacity() >= EVENTS_A_TOKEN;
-        match has_room {
-            true => self.paused_since = None,
-            false => _ = self.paused_since.get_or_insert_with(Instant::now),
-        }
-        has_room
+        self.outbox.has_room()
+    }
+
+    /// A finished one may still have something to tell; true when it has not.
+    pub(crate) fn is_told(&mut self) -> bool {
+        self.outbox.flush()
     }
 
     /// Chooses the next token, sends what it means, and says whether that was the end.
     pub(crate) fn advance(&mut self, logits: &mut [f32], tokenizer: &Tokenizer) -> bool {
+        let raw = self.top_logprobs.map(|top| logprobs::Row::new(logits, top));
         let token = self.sampler.choose(logits, self.tokens.len());
         self.tokens.push(token);
         let is_end = tokenizer.is_end(token) && !self.ignore_eos;
         if !is_end {
+            if let Some(row) = raw {
+                self.logprobs.push(row.tell(token, tokenizer));
+            }
             let mut text = String::new();
             self.detokenizer
                 .push(tokenizer.token_bytes(token), &mut text);
@@ -134,7 +108,7 @@ impl Sequence {
         }
         let mut rest = String::new();
         self.detokenizer.finish(&mut rest);
-        let reason = match is_end || self.say(&rest) {
+        let reason = match self.say(&rest) || is_end {
             true => StopReason::Stop,
             false => StopReason::Length,
         };
@@ -144,9 +118,9 @@ impl Sequence {
         true
     }
 
-    pub(crate) fn fail(&self, error: EngineError) {
+    pub(crate) fn fail(&mut self, error: EngineError) {
         // No room: the reader sees the channel close without an end, which says the same.
-        let _ = self.outbox.try_send(TokenEvent::Failed(error));
+        self.outbox.send(TokenEvent::Failed(error));
     }
 
     pub(crate) fn completion_tokens(&self) -> usize {
@@ -160,32 +134,33 @@ impl Sequence {
         is_stopped
     }
 
-    fn send_text(&self, text: String) {
+    fn send_text(&mut self, text: String) {
         if !text.is_empty() {
-            self.send(TokenEvent::Text {
-                choice: 0,
+            let logprobs = std::mem::take(&mut self.logprobs);
+            let choice = self.choice;
+            self.outbox.send(TokenEvent::Text {
+                choice,
                 text,
-                logprobs: Vec::new(),
+                logprobs,
             });
         }
     }
 
-    fn finish(&self, stop: StopReason) {
-        let completion_tokens = self.completion_tokens() as u32;
-        self.send(TokenEvent::Done {
-            choice: 0,
+    fn finish(&mut self, stop: StopReason) {
+        // Of tokens that wrote nothing, or nothing that was let out.
+        if stop == StopReason::Length && !self.logprobs.is_empty() {
+            let logprobs = std::mem::take(&mut self.logprobs);
+            self.outbox.send(TokenEvent::Text {
+                choice: self.choice,
+                text: String::new(),
+                logprobs,
+            });
+        }
+        self.outbox.send(TokenEvent::Done {
+            choice: self.choice,
             stop,
-            completion_tokens,
-            cached_tokens: 0,
+            completion_tokens: self.completion_tokens() as u32,
+            cached_tokens: self.cached_tokens as u32,
         });
-    }
-
-    fn send(&self, event: TokenEvent) {
-        let result = self.outbox.try_send(event);
-        // Closed is the reader's choice and noticed at the next step.
-        debug_assert!(
-            !matches!(result, Err(mpsc::error::TrySendError::Full(_))),
-            "a step ran a sequence without room"
-        );
     }
 }

@@ -2,38 +2,72 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A reading of all counters, summed over models.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Requests that have a place: running or waiting.
-    pub admitted: u64,
-    /// Sequences in the current step.
-    pub running: u64,
-    /// Requests refused as busy.
-    pub rejected: u64,
-    /// Sequences whose caller left before the end.
-    pub cancelled: u64,
-    pub steps: u64,
-    /// Time spent in steps.
-    pub step_micros: u64,
-    pub prompt_tokens: u64,
-    pub completion_tokens: u64,
-    /// Key/value blocks in use.
-    pub kv_blocks: u64,
+/// Names every counter once: the public reading, the atomics behind it, and the sum over models.
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// A reading of one model's counters, or their sum over all models.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+        pub struct Stats {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        /// What the engine thread and the callers count in.
+        #[derive(Debug, Default)]
+        pub(crate) struct Counters {
+            $(pub $name: AtomicU64,)*
+        }
+
+        impl Counters {
+            pub(crate) fn read(&self) -> Stats {
+                Stats { $($name: self.$name.load(Ordering::Relaxed),)* }
+            }
+        }
+
+        impl std::ops::AddAssign for Stats {
+            fn add_assign(&mut self, other: Stats) {
+                $(self.$name += other.$name;)*
+            }
+        }
+    };
 }
 
-/// What the engine thread and the callers count in.
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    pub admitted: AtomicU64,
-    pub running: AtomicU64,
-    pub rejected: AtomicU64,
-    pub cancelled: AtomicU64,
-    pub steps: AtomicU64,
-    pub step_micros: AtomicU64,
-    pub prompt_tokens: AtomicU64,
-    pub completion_tokens: AtomicU64,
-    pub kv_blocks: AtomicU64,
+counters! {
+    /// Sequences that have a place: running, waiting, or with a prompt still being read. A gauge.
+    admitted,
+    /// Sequences that take part in steps. A gauge.
+    running,
+    /// Sequences in the queue, those that had to give way among them. A gauge.
+    waiting,
+    /// Requests refused as busy.
+    rejected,
+    /// Sequences whose caller left before the end.
+    cancelled,
+    /// Sequences that had to give their blocks up for others, each time.
+    preemptions,
+    steps,
+    /// Time spent in steps.
+    step_micros,
+    /// Of that, time spent choosing tokens and writing them out.
+    sample_micros,
+    /// Rows of all steps: `step_tokens / steps` is the mean batch.
+    step_tokens,
+    /// Prompt tokens computed, those computed again after giving way included.
+    prompt_tokens,
+    /// Prompt tokens not computed, an earlier text having left them.
+    cached_tokens,
+    completion_tokens,
+    /// Key/value blocks held by running sequences. A gauge.
+    kv_blocks,
+    /// Blocks there are. A gauge, 0 while not loaded.
+    kv_blocks_total,
+    /// Bytes of weights and attention memory, by estimate until it is loaded. A gauge.
+    memory_bytes,
+    /// Times the model was loaded.
+    loads,
+    /// Times it could not be.
+    load_failures,
+    /// Times it was unloaded, idle or for another model.
+    unloads,
 }
 
 impl Counters {
@@ -41,16 +75,7 @@ impl Counters {
         counter.fetch_add(value, Ordering::Relaxed);
     }
 
-    pub(crate) fn read_into(&self, stats: &mut Stats) {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        stats.admitted += read(&self.admitted);
-        stats.running += read(&self.running);
-        stats.rejected += read(&self.rejected);
-        stats.cancelled += read(&self.cancelled);
-        stats.steps += read(&self.steps);
-        stats.step_micros += read(&self.step_micros);
-        stats.prompt_tokens += read(&self.prompt_tokens);
-        stats.completion_tokens += read(&self.completion_tokens);
-        stats.kv_blocks += read(&self.kv_blocks);
+    pub(crate) fn set(counter: &AtomicU64, value: usize) {
+        counter.store(value as u64, Ordering::Relaxed);
     }
 }

@@ -1,20 +1,20 @@
 //! One turn of the engine: schedule, batch, forward, sample, emit.
 
 use crate::batch::StepBatch;
+use crate::config::EngineConfig;
 use crate::error::EngineError;
-use crate::kv::BlockPool;
+use crate::kv::Kv;
 use crate::model::CausalModel;
 use crate::prompt::tokenizer::Tokenizer;
-use crate::scheduler::{self, PlannedRun, View};
+use crate::scheduler::{Arrival, Budget, CostModel, PlannedRun, Readiness, Scheduler, StepPlan};
 use crate::sequence::Sequence;
 use crate::stats::Counters;
-use std::collections::VecDeque;
+use kernels::BLOCK_TOKENS;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// Attention memory of a model, at most. Sequences that do not fit wait; one whole window always fits.
-const MAX_KV_BYTES: usize = 1 << 30;
+/// Prompt tokens beside running decodes, until it is known what a step takes.
+const FIRST_PROMPT_TOKENS: usize = 64;
 
 /// What a turn came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,160 +30,207 @@ pub(crate) enum Turn {
 pub(crate) struct Runner {
     model: Box<dyn CausalModel>,
     tokenizer: Arc<Tokenizer>,
-    pool: BlockPool,
-    /// Blocks the running sequences may come to need; never above the pool.
-    reserved: usize,
-    max_running: usize,
-    waiting: VecDeque<Sequence>,
-    running: Vec<Sequence>,
+    kv: Kv,
+    scheduler: Scheduler<Sequence>,
+    cost: CostModel,
+    max_step_tokens: usize,
+    target_step: Duration,
+    share_prefixes: bool,
+    /// Finished, with something left to tell.
+    draining: Vec<Sequence>,
     batch: StepBatch,
     logits: Vec<f32>,
     counters: Arc<Counters>,
 }
 
 impl Runner {
+    /// A runner and the window it can serve: `window`, or what the attention memory holds of it.
     pub(crate) fn new(
         mut model: Box<dyn CausalModel>,
         tokenizer: Arc<Tokenizer>,
         window: usize,
-        max_running: usize,
+        config: &EngineConfig,
         counters: Arc<Counters>,
-    ) -> Runner {
-        let window_blocks = BlockPool::blocks_for(window);
-        let affordable = MAX_KV_BYTES / model.kv_block_bytes();
-        let blocks = (max_running * window_blocks)
-            .min(affordable)
-            .max(window_blocks);
+    ) -> (Runner, usize) {
+        let affordable = config.kv_cache_bytes() / model.kv_block_bytes().max(1);
+        // More than a window for every seat would never be filled.
+        let useful = Kv::blocks_for(window).saturating_mul(config.max_seats());
+        let blocks = affordable.min(useful).clamp(1, u32::MAX as usize - 1);
+        let served = window.min(blocks * BLOCK_TOKENS);
+        if served < window {
+            tracing::warn!(
+                window,
+                served,
+                "the window is bounded by `kv_cache_mib`, which holds no longer text"
+            );
+        }
         model.reserve_kv(blocks);
-        Runner {
-            pool: BlockPool::new(blocks),
+        Counters::set(&counters.kv_blocks_total, blocks);
+        let runner = Runner {
+            kv: Kv::new(blocks),
             model,
             tokenizer,
-            reserved: 0,
-            max_running,
-            waiting: VecDeque::new(),
-            running: Vec::new(),
+            scheduler: Scheduler::new(config.max_running),
+            cost: CostModel::default(),
+            max_step_tokens: config.max_step_tokens.max(1),
+            target_step: Duration::from_millis(config.target_step_ms),
+            share_prefixes: config.share_prefixes,
+            draining: Vec::new(),
             batch: StepBatch::default(),
             logits: Vec::new(),
             counters,
-        }
+        };
+        (runner, served)
+    }
+
+    /// Bytes of attention memory, all of it touched.
+    pub(crate) fn kv_bytes(&self) -> usize {
+        self.kv.total_blocks() * self.model.kv_block_bytes()
+    }
+
+    /// One step that nobody asked for: brings weights and buffers in, so that the first caller does not wait for them.
+    pub(crate) fn warm_up(&mut self) {
+        self.batch.clear();
+        let tokens = [0; BLOCK_TOKENS];
+        self.batch.push(&tokens, 0, &[0], false);
+        self.model.forward(&self.batch, &mut self.logits);
     }
 
     /// Bounded by the seats callers hold.
     pub(crate) fn enqueue(&mut self, sequence: Sequence) {
-        self.waiting.push_back(sequence);
+        let namespace = match self.share_prefixes {
+            true => "",
+            false => &sequence.tenant,
+        };
+        self.scheduler.enqueue(Arrival {
+            tenant: Arc::clone(&sequence.tenant),
+            priority: sequence.priority,
+            known: sequence.tokens.len(),
+            max_positions: sequence.max_positions(),
+            table: self.kv.table(namespace, &sequence.tokens),
+            sequence,
+        });
     }
 
     pub(crate) fn turn(&mut self) -> Turn {
         self.drop_abandoned();
-        self.admit();
-        let views: Vec<View> = self
-            .running
-            .iter_mut()
-            .map(|sequence| View {
-                unseen: sequence.unseen(),
-                is_ready: sequence.has_room(),
-            })
-            .collect();
-        let plan = scheduler::plan(&views);
-        if plan.is_empty() {
-            return if self.running.is_empty() {
-                Turn::Idle
-            } else {
-                Turn::Paused
+        self.draining
+            .retain_mut(|sequence| !sequence.is_told() && !sequence.is_abandoned());
+        let budget = self.budget();
+        let mut readiness = |sequence: &mut Sequence| match sequence.has_room() {
+            true => Readiness::Ready,
+            false => Readiness::Paused,
+        };
+        let plan = self.scheduler.plan(&mut self.kv, budget, &mut readiness);
+        Counters::add(&self.counters.preemptions, plan.preempted as u64);
+        if plan.runs.is_empty() {
+            self.publish_gauges();
+            let is_empty = self.scheduler.running_count() + self.scheduler.waiting_count() == 0;
+            return match is_empty && self.draining.is_empty() {
+                true => Turn::Idle,
+                false => Turn::Paused,
             };
         }
-        let started = Instant::now();
-        self.fill_batch(&plan);
-        self.model.forward(&self.batch, &mut self.logits);
-        let finished = self.sample(&plan);
-        self.remove(finished);
-        Counters::add(&self.counters.steps, 1);
-        Counters::add(
-            &self.counters.step_micros,
-            started.elapsed().as_micros() as u64,
-        );
+        self.step(&plan);
         self.publish_gauges();
         Turn::Worked
     }
 
     /// Ends every sequence with `error`. Used when a step panicked and when the engine stops.
     pub(crate) fn fail_all(&mut self, error: &EngineError) {
-        for sequence in self.running.iter().chain(&self.waiting) {
+        for mut sequence in self.scheduler.remove(&mut self.kv, |_| true) {
             sequence.fail(error.clone());
         }
-        self.waiting.clear();
-        self.remove((0..self.running.len()).collect());
+        // A panic may have come between two halves of a change.
+        self.kv = Kv::new(self.kv.total_blocks());
         self.publish_gauges();
     }
 
     fn drop_abandoned(&mut self) {
-        let gone = |sequence: &Sequence| sequence.is_abandoned();
-        let before = self.waiting.len();
-        self.waiting.retain(|sequence| !gone(sequence));
-        let indexes: Vec<usize> = (0..self.running.len())
-            .filter(|index| gone(&self.running[*index]))
-            .collect();
-        let count = before - self.waiting.len() + indexes.len();
-        if count > 0 {
-            Counters::add(&self.counters.cancelled, count as u64);
-            self.remove(indexes);
+        let gone = self
+            .scheduler
+            .remove(&mut self.kv, |sequence| sequence.is_abandoned());
+        if !gone.is_empty() {
+            Counters::add(&self.counters.cancelled, gone.len() as u64);
+            drop(gone);
             self.publish_gauges();
         }
     }
 
-    /// In order of arrival; the first that does not fit holds back the rest, so that a long one is not passed over for ever.
-    fn admit(&mut self) {
-        while self.running.len() < self.max_running {
-            let Some(next) = self.waiting.front() else {
-                return;
-            };
-            let needed = BlockPool::blocks_for(next.max_positions());
-            let total = self.pool.free_blocks() + self.pool.used_blocks();
-            if self.reserved + needed > total {
-                return;
-            }
-            self.reserved += needed;
-            self.running.extend(self.waiting.pop_front());
+    fn budget(&self) -> Budget {
+        let target = self.target_step.as_micros() as u64;
+        let within = self.cost.tokens_within(target);
+        Budget {
+            step_tokens: self.max_step_tokens,
+            beside_decodes: within.map_or(FIRST_PROMPT_TOKENS, |tokens| {
+                tokens.saturating_sub(self.scheduler.running_count())
+            }),
         }
     }
 
-    fn fill_batch(&mut self, plan: &[PlannedRun]) {
+    fn step(&mut self, plan: &StepPlan) {
+        let started = Instant::now();
+        self.fill_batch(&plan.runs);
+        self.model.forward(&self.batch, &mut self.logits);
+        let computed = started.elapsed();
+        let finished = self.sample(&plan.runs);
+        self.remove(finished);
+        let elapsed = started.elapsed();
+        let tokens = self.batch.tokens.len();
+        self.cost.observe(tokens, elapsed.as_micros() as u64);
+        let add = |counter, value: u128| Counters::add(counter, value as u64);
+        add(&self.counters.steps, 1);
+        add(&self.counters.step_tokens, tokens as u128);
+        add(&self.counters.step_micros, elapsed.as_micros());
+        add(
+            &self.counters.sample_micros,
+            (elapsed - computed).as_micros(),
+        );
+    }
+
+    fn fill_batch(&mut self, runs: &[PlannedRun]) {
         self.batch.clear();
-        for run in plan {
-            let sequence = &mut self.running[run.sequence];
-            let (start, end) = (sequence.computed, sequence.computed + run.tokens);
-            self.pool.grow(&mut sequence.blocks, end);
-            let wants_logits = end == sequence.tokens.len();
+        for run in runs {
+            let entry = &self.scheduler.running()[run.index];
+            let (start, end) = (entry.computed, entry.computed + run.tokens);
             self.batch.push(
-                &sequence.tokens[start..end],
+                &entry.sequence.tokens[start..end],
                 start,
-                &sequence.blocks,
-                wants_logits,
+                entry.table.blocks(),
+                end == entry.known,
             );
-            if start < sequence.tokens.len() - sequence.completion_tokens() {
-                Counters::add(&self.counters.prompt_tokens, run.tokens as u64);
-            }
+            let prompt_end = end.min(entry.sequence.prompt_tokens());
+            let of_prompt = prompt_end.saturating_sub(start);
+            Counters::add(&self.counters.prompt_tokens, of_prompt as u64);
         }
     }
 
     /// Gives each sequence that reached its end of known tokens the next one; says which are finished.
-    fn sample(&mut self, plan: &[PlannedRun]) -> Vec<usize> {
+    fn sample(&mut self, runs: &[PlannedRun]) -> Vec<usize> {
         let mut finished = Vec::new();
         let mut rows = self.logits.chunks_exact_mut(self.model.vocabulary());
-        for run in plan {
-            let sequence = &mut self.running[run.sequence];
-            sequence.computed += run.tokens;
-            if sequence.unseen() > 0 {
+        for run in runs {
+            let entry = &mut self.scheduler.running()[run.index];
+            entry.computed += run.tokens;
+            self.kv.keep(&mut entry.table, entry.computed, entry.owner);
+            if entry.unseen() > 0 {
                 continue;
             }
             let logits = rows
                 .next()
                 .expect("a row of logits for each run that wants one");
+            let sequence = &mut entry.sequence;
+            if sequence.completion_tokens() == 0 {
+                sequence.cached_tokens = entry.cached.unwrap_or(0);
+                Counters::add(&self.counters.cached_tokens, sequence.cached_tokens as u64);
+            }
             Counters::add(&self.counters.completion_tokens, 1);
             if sequence.advance(logits, &self.tokenizer) {
-                finished.push(run.sequence);
+                finished.push(run.index);
+                continue;
             }
+            entry.known = sequence.tokens.len();
+            self.kv.learn(&mut entry.table, &sequence.tokens);
         }
         finished
     }
@@ -191,18 +238,29 @@ impl Runner {
     fn remove(&mut self, mut indexes: Vec<usize>) {
         indexes.sort_unstable();
         for index in indexes.into_iter().rev() {
-            let mut sequence = self.running.remove(index);
-            self.reserved -= BlockPool::blocks_for(sequence.max_positions());
-            self.pool.release(&mut sequence.blocks);
+            let mut sequence = self.scheduler.finish(index, &mut self.kv);
+            if !sequence.is_told() {
+                self.draining.push(sequence);
+            }
         }
     }
 
     fn publish_gauges(&self) {
-        self.counters
-            .running
-            .store(self.running.len() as u64, Ordering::Relaxed);
-        self.counters
-            .kv_blocks
-            .store(self.pool.used_blocks() as u64, Ordering::Relaxed);
+        Counters::set(&self.counters.running, self.scheduler.running_count());
+        Counters::set(&self.counters.waiting, self.scheduler.waiting_count());
+        Counters::set(&self.counters.kv_blocks, self.kv.used_blocks());
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        for gauge in [
+            &self.counters.running,
+            &self.counters.waiting,
+            &self.counters.kv_blocks,
+            &self.counters.kv_blocks_total,
+        ] {
+            Counters::set(gauge, 0);
+        }
     }
 }

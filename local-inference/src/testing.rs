@@ -105,6 +105,7 @@ pub fn scripted(config: EngineConfig, script: Script) -> EngineHandle {
             )
             .map_err(|error| EngineError::Load(error.to_string()))?,
             window: entry.context as usize,
+            weight_bytes: 0,
         })
     });
     EngineHandle::new(config, vec![ModelSlot::new(&ENTRY)], load)

@@ -45,11 +45,15 @@ async fn answer(engine: &EngineHandle, request: GenerateRequest) -> (String, Opt
 }
 
 fn done(stop: StopReason, completion_tokens: u32) -> Option<TokenEvent> {
+    done_with(stop, completion_tokens, 0)
+}
+
+fn done_with(stop: StopReason, completion_tokens: u32, cached_tokens: u32) -> Option<TokenEvent> {
     Some(TokenEvent::Done {
         choice: 0,
         stop,
         completion_tokens,
-        cached_tokens: 0,
+        cached_tokens,
     })
 }
 
@@ -298,10 +302,11 @@ async fn the_window_holds_prompt_and_answer() {
         window: 512,
     };
     assert_eq!(engine.generate(full).await.err(), Some(too_long));
+    // Its beginning is there from the one before: all full blocks but the one of the last token.
     let last = request(&"x".repeat(510));
     assert_eq!(
         answer(&engine, last).await,
-        ("o".to_owned(), done(StopReason::Length, 1))
+        ("o".to_owned(), done_with(StopReason::Length, 1, 496))
     );
     // Far too long: told without tokenising it.
     let huge = engine.generate(request(&"x".repeat(10_000_000))).await;

@@ -1,20 +1,49 @@
-//! Which blocks are free. The memory they number is the model's.
+//! Who holds which block. The memory they number is the model's.
+//!
+//! ```text
+//! next to be taken                                             last to be taken
+//! [freed, worth nothing] [never used] [kept content: oldest ... freed just now]
+//! ```
+//! Free blocks form one list threaded through the table, so that taking, freeing and sharing a block are O(1).
+//! What is worth nothing goes first, hence a quiet engine touches little memory; kept content goes in the order it was freed.
 
 use kernels::BLOCK_TOKENS;
 
-/// A fixed number of blocks. Their memory becomes real when first written; the block freed last is handed out first,
-/// so a quiet engine stays small.
+const NONE: u32 = u32::MAX;
+
+/// A fixed number of blocks. When none is free, [`BlockPool::take`] says so and the scheduler makes room.
 pub(crate) struct BlockPool {
-    free: Vec<u32>,
-    total: usize,
+    blocks: Vec<Block>,
+    first: u32,
+    last: u32,
+    free: usize,
+}
+
+#[derive(Clone, Copy)]
+struct Block {
+    /// Sequences that hold it; a block nobody holds is in the free list.
+    holders: u32,
+    previous: u32,
+    next: u32,
 }
 
 impl BlockPool {
-    pub(crate) fn new(blocks: usize) -> BlockPool {
-        BlockPool {
-            free: (0..blocks as u32).rev().collect(),
-            total: blocks,
+    pub(crate) fn new(count: usize) -> BlockPool {
+        let empty = Block {
+            holders: 1,
+            previous: NONE,
+            next: NONE,
+        };
+        let mut pool = BlockPool {
+            blocks: vec![empty; count],
+            first: NONE,
+            last: NONE,
+            free: 0,
+        };
+        for block in 0..count as u32 {
+            pool.release(block, true);
         }
+        pool
     }
 
     /// Blocks that hold so many positions.
@@ -22,57 +51,79 @@ impl BlockPool {
         tokens.div_ceil(BLOCK_TOKENS)
     }
 
+    pub(crate) fn total(&self) -> usize {
+        self.blocks.len()
+    }
+
     pub(crate) fn free_blocks(&self) -> usize {
-        self.free.len()
+        self.free
     }
 
     pub(crate) fn used_blocks(&self) -> usize {
-        self.total - self.free.len()
+        self.blocks.len() - self.free
     }
 
-    /// Lengthens `blocks` until it holds `tokens` positions.
-    ///
-    /// # Panics
-    /// When the pool is empty: admission reserves the whole sequence beforehand.
-    pub(crate) fn grow(&mut self, blocks: &mut Vec<u32>, tokens: usize) {
-        while blocks.len() < BlockPool::blocks_for(tokens) {
-            blocks.push(self.free.pop().expect("admission reserved these blocks"));
+    pub(crate) fn is_free(&self, block: u32) -> bool {
+        self.blocks[block as usize].holders == 0
+    }
+
+    /// The free block least worth keeping, now held once. Whoever remembers what it held must forget it.
+    pub(crate) fn take(&mut self) -> Option<u32> {
+        let block = self.first;
+        if block == NONE {
+            return None;
+        }
+        self.unlink(block);
+        self.blocks[block as usize].holders = 1;
+        Some(block)
+    }
+
+    /// One holder more.
+    pub(crate) fn share(&mut self, block: u32) {
+        if self.is_free(block) {
+            self.unlink(block);
+        }
+        self.blocks[block as usize].holders += 1;
+    }
+
+    /// One holder less. The last one leaves the block free, with its content to be reused late (`is_kept`) or at once.
+    pub(crate) fn release(&mut self, block: u32, is_kept: bool) {
+        let entry = &mut self.blocks[block as usize];
+        debug_assert!(entry.holders > 0, "a block was freed twice");
+        entry.holders -= 1;
+        if entry.holders > 0 {
+            return;
+        }
+        self.free += 1;
+        let (previous, next) = match is_kept {
+            true => (self.last, NONE),
+            false => (NONE, self.first),
+        };
+        let entry = &mut self.blocks[block as usize];
+        (entry.previous, entry.next) = (previous, next);
+        *self.link_after(previous) = block;
+        *self.link_before(next) = block;
+    }
+
+    fn unlink(&mut self, block: u32) {
+        self.free -= 1;
+        let Block { previous, next, .. } = self.blocks[block as usize];
+        *self.link_after(previous) = next;
+        *self.link_before(next) = previous;
+    }
+
+    /// Where the list says what follows `block`.
+    fn link_after(&mut self, block: u32) -> &mut u32 {
+        match block {
+            NONE => &mut self.first,
+            _ => &mut self.blocks[block as usize].next,
         }
     }
 
-    pub(crate) fn release(&mut self, blocks: &mut Vec<u32>) {
-        self.free.extend(blocks.drain(..).rev());
-        debug_assert!(self.free.len() <= self.total, "a block was freed twice");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn blocks_are_never_owned_twice_and_all_come_back() {
-        let mut pool = BlockPool::new(10);
-        let mut tables: Vec<Vec<u32>> = vec![Vec::new(); 3];
-        let mut state = 7u64;
-        for _ in 0..2000 {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
-            let table = &mut tables[(state >> 60) as usize % 3];
-            if state >> 40 & 1 == 0 {
-                pool.release(table);
-            } else {
-                let tokens = (state >> 33) as usize % 49;
-                if BlockPool::blocks_for(tokens).saturating_sub(table.len()) <= pool.free_blocks() {
-                    pool.grow(table, tokens);
-                }
-            }
-            let mut owned: Vec<u32> = tables.iter().flatten().copied().collect();
-            owned.sort_unstable();
-            owned.dedup();
-            assert_eq!(owned.len(), tables.iter().map(Vec::len).sum::<usize>());
-            assert_eq!(pool.used_blocks(), owned.len());
+    fn link_before(&mut self, block: u32) -> &mut u32 {
+        match block {
+            NONE => &mut self.last,
+            _ => &mut self.blocks[block as usize].previous,
         }
     }
 }

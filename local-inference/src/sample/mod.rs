@@ -6,6 +6,7 @@ mod filters;
     reason = "sequences are held to a grammar with the next step"
 )]
 pub(crate) mod grammar;
+pub(crate) mod logprobs;
 mod penalties;
 
 use crate::request::SamplingParams;
@@ -25,13 +26,15 @@ pub(crate) struct Sampler {
 }
 
 impl Sampler {
-    pub(crate) fn new(params: &SamplingParams, prompt: &[u32]) -> Sampler {
+    /// Choices of one request differ by what they draw: each has the seed of its own number after the request's.
+    pub(crate) fn new(params: &SamplingParams, prompt: &[u32], choice: u32) -> Sampler {
+        let seed = params.seed.unwrap_or_else(random_seed);
         Sampler {
             temperature: params.temperature,
             top_k: params.top_k as usize,
             top_p: params.top_p,
             min_p: params.min_p,
-            seed: params.seed.unwrap_or_else(random_seed),
+            seed: seed.wrapping_add(u64::from(choice)),
             penalties: Penalties::new(params, prompt),
             candidates: Vec::new(),
         }
@@ -89,7 +92,7 @@ fn uniform(seed: u64, position: u64) -> f64 {
 }
 
 /// The standard library seeds its hash maps from the system; that randomness is enough here.
-fn random_seed() -> u64 {
+pub(crate) fn random_seed() -> u64 {
     use std::hash::{BuildHasher, Hasher};
     std::collections::hash_map::RandomState::new()
         .build_hasher()
@@ -102,7 +105,7 @@ mod tests {
 
     fn draws(params: &SamplingParams, logits: &[f32], count: usize) -> Vec<usize> {
         let mut seen = vec![0; logits.len()];
-        let mut sampler = Sampler::new(params, &[]);
+        let mut sampler = Sampler::new(params, &[], 0);
         for position in 0..count {
             seen[sampler.choose(&mut logits.to_vec(), position) as usize] += 1;
         }
@@ -182,7 +185,7 @@ mod tests {
             ..SamplingParams::default()
         };
         let twice = |params: SamplingParams, prompt: &[u32]| {
-            let mut sampler = Sampler::new(&params, prompt);
+            let mut sampler = Sampler::new(&params, prompt, 0);
             [0, 1].map(|position| sampler.choose(&mut logits.to_vec(), position))
         };
         assert_eq!(twice(greedy.clone(), &[]), [0, 0]);
@@ -217,7 +220,7 @@ mod tests {
     #[test]
     fn a_row_of_nothing_but_nan_or_infinity_still_gives_a_token() {
         for value in [f32::NAN, f32::NEG_INFINITY, f32::INFINITY] {
-            let mut sampler = Sampler::new(&seeded(), &[]);
+            let mut sampler = Sampler::new(&seeded(), &[], 0);
             assert!(sampler.choose(&mut [value; 4], 0) < 4);
         }
     }

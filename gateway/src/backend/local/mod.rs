@@ -92,6 +92,7 @@ impl Local {
             max_running: config.max_running,
             max_waiting: config.max_waiting,
             max_context: config.max_context,
+            ..EngineConfig::default()
         });
         Local::around(engine, config)
     }

@@ -1,0 +1,82 @@
+//! From a catalogue entry to what a model's thread needs.
+
+use crate::catalogue::CatalogueEntry;
+use crate::config::EngineConfig;
+use crate::error::EngineError;
+use crate::model::CausalModel;
+use crate::model::llama::Llama;
+use crate::prompt::chat_template::ChatTemplate;
+use crate::prompt::tokenizer::Tokenizer;
+use crate::weights::gguf::Gguf;
+use std::path::Path;
+use std::sync::Arc;
+
+/// What a model's thread needs to begin.
+pub(crate) struct Loaded {
+    pub model: Box<dyn CausalModel>,
+    pub tokenizer: Tokenizer,
+    pub template: ChatTemplate,
+    pub window: usize,
+    /// Memory the model holds beside its attention memory.
+    pub weight_bytes: usize,
+}
+
+pub(crate) type Load = Arc<dyn Fn(&CatalogueEntry) -> Result<Loaded, EngineError> + Send + Sync>;
+
+pub(super) fn load_file(
+    entry: &CatalogueEntry,
+    config: &EngineConfig,
+) -> Result<Loaded, EngineError> {
+    let path = config.model_dir.join(entry.file);
+    if !path.exists() {
+        return Err(EngineError::NotPulled {
+            model: entry.id.to_owned(),
+            how: format!("run `ai-gateway model pull {}`", entry.id),
+        });
+    }
+    read_model(entry, &path, config)
+        .map_err(|error| EngineError::Load(format!("`{}`: {error}", entry.file)))
+}
+
+fn read_model(
+    entry: &CatalogueEntry,
+    path: &Path,
+    config: &EngineConfig,
+) -> Result<Loaded, Box<dyn std::error::Error>> {
+    let file = std::fs::File::open(path)?;
+    let size = file.metadata()?.len();
+    if size != entry.bytes {
+        return Err(format!("has {size} bytes instead of {}, pull it again", entry.bytes).into());
+    }
+    let bytes = crate::weights::map(&file)?;
+    let header = Gguf::parse(&bytes)?;
+    let tokenizer = Tokenizer::from_gguf(&header)?;
+    let token_text = |key: &str| {
+        let id = header
+            .integer(key)
+            .ok()
+            .and_then(|id| usize::try_from(id).ok());
+        let tokens = header.texts("tokenizer.ggml.tokens").unwrap_or_default();
+        id.and_then(|id| tokens.get(id).copied())
+            .unwrap_or_default()
+    };
+    let bos = token_text("tokenizer.ggml.bos_token_id");
+    let eos = token_text("tokenizer.ggml.eos_token_id");
+    let template = ChatTemplate::new(header.text("tokenizer.chat_template")?, bos, eos)?;
+    let window = match config.max_context {
+        0 => entry.context as usize,
+        bound => bound.min(entry.context as usize),
+    };
+    let pool = kernels::Pool::with_setup(config.thread_count(), kernels::lower_thread_priority);
+    let model = Llama::load(&header, &bytes, window, pool)?;
+    if tokenizer.vocabulary() != model.vocabulary() {
+        return Err("tokenizer and weights differ in their vocabulary".into());
+    }
+    Ok(Loaded {
+        weight_bytes: model.weight_bytes(),
+        model: Box::new(model),
+        tokenizer,
+        template,
+        window,
+    })
+}
