@@ -227,7 +227,8 @@ impl Case {
         let expected = self.expected();
         for level in levels() {
             let out = self.run(level, &Pool::new(3), &mut self.memory(), &[self.len()]);
-            assert_close(&out, &expected, 1e-5, &format!("{what} {level:?}"));
+            // 1e-5 of what is averaged, which lies within 3.
+            assert_close(&out, &expected, 2e-5, &format!("{what} {level:?}"));
         }
     }
 }

@@ -17,6 +17,8 @@ pub(crate) trait Lanes: Copy {
     fn div(self, b: Self) -> Self;
     /// e^x by the polynomial of [`crate::ops::exp`].
     fn exp(self) -> Self;
+    /// 2^x by the polynomial of [`crate::ops::exp2`].
+    fn exp2(self) -> Self;
     fn add(self, b: Self) -> Self;
     fn max(self, b: Self) -> Self;
     /// The highest of the sixteen.
@@ -25,6 +27,18 @@ pub(crate) trait Lanes: Copy {
     fn load_bf16_low(words: &[u32; LANES]) -> Self;
     /// The same of the high halves.
     fn load_bf16_high(words: &[u32; LANES]) -> Self;
+}
+
+/// Asks for the cache line at `address`, which may be anywhere, to be brought near.
+#[inline(always)]
+pub(crate) fn prefetch<T>(address: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint that reads nothing and cannot fault; every x86-64 machine has it.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
 }
 
 /// Writes the function that runs a body generic over [`Lanes`] at the level asked for.
@@ -93,6 +107,10 @@ impl Lanes for Portable {
         Portable(self.0.map(crate::ops::exp))
     }
     #[inline(always)]
+    fn exp2(self) -> Portable {
+        Portable(self.0.map(crate::ops::exp2))
+    }
+    #[inline(always)]
     fn add(self, b: Portable) -> Portable {
         Portable(std::array::from_fn(|i| self.0[i] + b.0[i]))
     }
@@ -121,6 +139,7 @@ pub(crate) use x86::{Avx2, Avx512};
 mod x86 {
     use super::{LANES, Lanes};
     use crate::ops::exp_constants::{COEFFICIENTS, FIRST, HIGHEST, LN2_HIGH, LN2_LOW, LOWEST};
+    use crate::ops::exp2_constants as exp2;
     use std::arch::x86_64::*;
     use std::f32::consts::LOG2_E;
 
@@ -187,6 +206,24 @@ mod x86 {
                 let scale = _mm512_castsi512_ps(_mm512_slli_epi32::<23>(exponent));
                 let is_seen = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(self.0, splat(LOWEST));
                 Avx512(_mm512_maskz_mul_ps(is_seen, mantissa, scale))
+            }
+        }
+        #[inline(always)]
+        fn exp2(self) -> Avx512 {
+            // SAFETY: see above.
+            unsafe {
+                let splat = |value: f32| _mm512_set1_ps(value);
+                // So far below that `scalef` leaves nothing, not even a denormal number.
+                let x = _mm512_max_ps(self.0, splat(2.0 * exp2::LOWEST));
+                let x = _mm512_min_ps(x, splat(exp2::HIGHEST));
+                let whole =
+                    _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x);
+                let rest = _mm512_sub_ps(x, whole);
+                let mut sum = splat(exp2::COEFFICIENTS[0]);
+                for coefficient in &exp2::COEFFICIENTS[1..] {
+                    sum = _mm512_fmadd_ps(sum, rest, splat(*coefficient));
+                }
+                Avx512(_mm512_scalef_ps(sum, whole))
             }
         }
         #[inline(always)]
@@ -309,6 +346,23 @@ mod x86 {
                 let scale = _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent));
                 let is_seen = _mm256_cmp_ps::<_CMP_GE_OQ>(value, splat(LOWEST));
                 _mm256_and_ps(_mm256_mul_ps(mantissa, scale), is_seen)
+            })
+        }
+        #[inline(always)]
+        fn exp2(self) -> Avx2 {
+            // SAFETY: see above.
+            self.both(|value| unsafe {
+                let splat = |value: f32| _mm256_set1_ps(value);
+                let x = _mm256_max_ps(value, splat(exp2::LOWEST));
+                let x = _mm256_min_ps(x, splat(exp2::HIGHEST));
+                let whole = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x);
+                let rest = _mm256_sub_ps(x, whole);
+                let mut sum = splat(exp2::COEFFICIENTS[0]);
+                for coefficient in &exp2::COEFFICIENTS[1..] {
+                    sum = _mm256_fmadd_ps(sum, rest, splat(*coefficient));
+                }
+                let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(whole), _mm256_set1_epi32(127));
+                _mm256_mul_ps(sum, _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent)))
             })
         }
         #[inline(always)]

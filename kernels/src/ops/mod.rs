@@ -80,6 +80,41 @@ pub(crate) fn exp(x: f32) -> f32 {
     if x < LOWEST { 0.0 } else { mantissa * scale }
 }
 
+/// 2^x as a polynomial; relative error below 2.5e-7, 0 far below, infinity never. Not a number counts as far below.
+#[inline(always)]
+pub(crate) fn exp2(x: f32) -> f32 {
+    use exp2_constants::{COEFFICIENTS, HIGHEST, LOWEST};
+    #[expect(
+        clippy::manual_clamp,
+        reason = "not a number becomes LOWEST here, as in the wider forms"
+    )]
+    let x = x.max(LOWEST).min(HIGHEST);
+    let whole = x.round_ties_even();
+    let rest = x - whole;
+    let mut sum = COEFFICIENTS[0];
+    for coefficient in &COEFFICIENTS[1..] {
+        sum = sum * rest + coefficient;
+    }
+    sum * f32::from_bits(((whole as i32) + 127).cast_unsigned() << 23)
+}
+
+/// The numbers of [`exp2`], shared with its hand-widened forms.
+pub(crate) mod exp2_constants {
+    /// Here the exponent's bits are 0, and so is the power.
+    pub(crate) const LOWEST: f32 = -127.0;
+    pub(crate) const HIGHEST: f32 = 127.0;
+    /// 2^r for |r| <= 1/2, highest power of r first.
+    #[expect(clippy::approx_constant, reason = "fitted: close to ln 2, and not it")]
+    pub(crate) const COEFFICIENTS: [f32; 6] = [
+        0.001_326_472_7,
+        0.009_671_513,
+        0.055_507_336,
+        0.240_222_42,
+        0.693_147,
+        1.0,
+    ];
+}
+
 #[cfg(test)]
 mod tests {
     #[test]
@@ -92,6 +127,15 @@ mod tests {
                 (ours - theirs).abs() <= theirs * 4e-7,
                 "exp({x}): {ours} against {theirs}"
             );
+            x += 0.0137;
+        }
+        assert_eq!(super::exp2(f32::NEG_INFINITY), 0.0);
+        assert_eq!(super::exp2(0.0), 1.0);
+        let mut x = -126.0f32;
+        while x < 126.0 {
+            let (ours, theirs) = (super::exp2(x), f64::from(x).exp2());
+            let error = (f64::from(ours) - theirs).abs() / theirs;
+            assert!(error <= 2.5e-7, "exp2({x}): {ours} against {theirs}");
             x += 0.0137;
         }
         assert_eq!(super::exp(f32::NEG_INFINITY), 0.0);

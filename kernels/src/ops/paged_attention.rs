@@ -1,21 +1,19 @@
 //! Causal attention of query rows over paged keys and values, heads grouped.
 //!
 //! An item of work is (run, up to some rows, kv head): its queries are the group's heads of each row, and what they attend to
-//! is read once for all of them. Positions are taken in splits of [`SPLIT_TOKENS`] at fixed places; each has an online softmax
+//! is read once for all of them. Positions are taken in splits of `SPLIT_TOKENS` at fixed places; each has an online softmax
 //! of its own, and a row's splits are combined in their order. Hence a row's sums depend on its position and nothing else:
 //! whether splits are walked by one thread (a prompt) or by several (one row over a long context) changes no bit,
 //! nor do the rows it is computed with.
 
 use super::attend_prepare::QkvLayout;
 use super::kv::{BLOCK_TOKENS, Bf16Cells, F32Cells, KvDtype, KvMemory};
-use crate::cpu::attention::{Queries, SPLIT_TOKENS, Walk, Walked, merge, partial_len, write_out};
+use crate::cpu::attention::plan::{Plan, Tile};
+use crate::cpu::attention::{Queries, Walk, Walked, merge, partial_len, write_out};
 use crate::cpu::pool::{Disjoint, Pool};
 use crate::dispatch;
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicUsize, Ordering};
-
-/// Queries an item holds where a row's group is not larger by itself.
-const ITEM_QUERIES: usize = 48;
 
 /// Consecutive query rows of one sequence.
 #[derive(Debug, Clone, Copy)]
@@ -132,92 +130,26 @@ struct Step<'a> {
     spec: AttentionSpec,
 }
 
-/// Some rows of a run, and the splits they see.
-struct Tile<'a> {
-    rows: AttentionRows<'a>,
-    first_split: usize,
-    splits: usize,
-    /// Items of this tile and one kv head: one a split when partial results wait in the buffer, else one.
-    items: usize,
-    /// Items of the tiles before it, for one kv head.
-    first_item: usize,
-    /// Where its partial results begin in the buffer, for its first kv head.
-    partials: usize,
-}
-
 impl Step<'_> {
     fn run<C: Walked>(&self, pool: &Pool, runs: &[AttentionRows<'_>], out: &mut [f32]) {
-        let QkvLayout {
-            heads,
-            kv_heads,
-            head_dim,
-            ..
-        } = self.layout;
-        let group = heads / kv_heads;
-        let partial_len = partial_len(&self.kv.shape());
-        let mut tiles: Vec<Tile<'_>> = Vec::new();
-        let mut items = 0;
-        let mut partials = 0;
-        for run in runs {
-            let tile_rows = tile_rows(group);
-            for first in (0..run.rows).step_by(tile_rows) {
-                let rows = AttentionRows {
-                    first_row: run.first_row + first,
-                    rows: tile_rows.min(run.rows - first),
-                    first_position: run.first_position + first,
-                    blocks: run.blocks,
-                };
-                let first_split = self.spec.first_seen(rows.first_position) / SPLIT_TOKENS;
-                let last = rows.first_position + rows.rows - 1;
-                let splits = last / SPLIT_TOKENS + 1 - first_split;
-                // A prompt has tiles enough for all threads; a single row over a long context has not.
-                let is_split = run.rows <= tile_rows && splits > 1;
-                let tile = Tile {
-                    rows,
-                    first_split,
-                    splits,
-                    items: if is_split { splits } else { 1 },
-                    first_item: items,
-                    partials,
-                };
-                items += tile.items;
-                if is_split {
-                    partials += kv_heads * splits * rows.rows * group * partial_len;
-                }
-                tiles.push(tile);
-            }
-        }
-        let finished: Vec<AtomicUsize> = (0..tiles.len() * kv_heads)
+        let kv_heads = self.layout.kv_heads;
+        let group = self.layout.heads / kv_heads;
+        let plan = Plan::new(runs, self.spec, group, kv_heads, pool.threads());
+        let len = partial_len(&self.kv.shape());
+        let finished: Vec<AtomicUsize> = (0..plan.tiles.len() * kv_heads)
             .map(|_| AtomicUsize::new(0))
             .collect();
         let out = Disjoint::new(out);
-        PARTIALS.with_borrow_mut(|buffer| {
-            if buffer.len() < partials {
-                buffer.resize(partials, 0.0);
+        WAITING.with_borrow_mut(|waiting| {
+            if waiting.len() < plan.waiting * len {
+                waiting.resize(plan.waiting * len, 0.0);
             }
-            let buffer = Disjoint::new(buffer);
-            pool.run(items * kv_heads, &|item| {
-                // The last tiles of a prompt see most: they go first, so that no thread is left with one at the end.
-                let (item, kv_head) = (items - 1 - item / kv_heads, item % kv_heads);
-                let index = tiles.partition_point(|tile| tile.first_item <= item) - 1;
-                let tile = &tiles[index];
-                let queries = Queries {
-                    qkv: self.qkv,
-                    stride: self.layout.stride,
-                    column: kv_head * group * head_dim,
-                    group,
-                    first_row: tile.rows.first_row,
-                    rows: tile.rows.rows,
-                    first_position: tile.rows.first_position,
-                };
-                let splits = match tile.items {
-                    1 => tile.first_split..tile.first_split + tile.splits,
-                    _ => {
-                        let split = tile.first_split + item - tile.first_item;
-                        split..split + 1
-                    }
-                };
-                let walk = |partial: &mut [f32]| {
+            let waiting = Disjoint::new(waiting);
+            pool.run(plan.items.len() * kv_heads, &|index| {
+                let (item, kv_head) = (&plan.items[index / kv_heads], index % kv_heads);
+                let tile = &plan.tiles[item.tile];
+                let queries = self.queries(tile, kv_head);
+                let walk = |splits, partial: &mut [f32]| {
                     let walk = Walk {
                         words: self.kv.layer::<C>(self.layer),
                         shape: self.kv.shape(),
@@ -225,51 +157,76 @@ impl Step<'_> {
                         blocks: tile.rows.blocks,
                         spec: self.spec,
                         queries,
-                        splits: splits.clone(),
+                        splits,
                         partial,
                     };
                     C::walk(self.level, walk);
                 };
-                let store = |partial: &[f32]| {
-                    for row in 0..queries.rows {
-                        let start = (queries.first_row + row) * heads * head_dim + queries.column;
-                        // SAFETY: runs do not overlap, so a row belongs to one tile; this thread is the only one that
-                        // stores this tile and kv head.
-                        let out = unsafe { out.slice(start, group * head_dim) };
-                        let partial = &partial[row * group * partial_len..];
-                        write_out(partial, head_dim, partial_len, out);
-                    }
-                };
-                let len = queries.rows * group * partial_len;
+                let queries_len = queries.rows * group * len;
                 if tile.items == 1 {
                     PARTIAL.with_borrow_mut(|partial| {
-                        partial.clear();
-                        partial.resize(len, 0.0);
-                        walk(partial);
-                        store(partial);
+                        partial.resize(queries_len, 0.0);
+                        walk(item.splits.clone(), partial);
+                        // SAFETY: this item is the tile's only one for this kv head.
+                        unsafe { self.store(&queries, partial, &out) };
                     });
                     return;
                 }
-                let start = tile.partials + kv_head * tile.splits * len;
-                // SAFETY: each (tile, kv head, split) has a part of its own.
-                walk(unsafe { buffer.slice(start + (item - tile.first_item) * len, len) });
+                let start =
+                    (tile.waiting + kv_head * tile.splits.len() * queries.rows * group) * len;
+                for split in item.splits.clone() {
+                    let offset = (split - tile.splits.start) * queries_len;
+                    // SAFETY: each (tile, kv head, split) has a part of its own, and is in one item.
+                    let partial = unsafe { waiting.slice(start + offset, queries_len) };
+                    walk(split..split + 1, partial);
+                }
                 // Whoever comes last combines. Released by each, acquired by the last: it sees all parts.
-                let before = finished[index * kv_heads + kv_head].fetch_add(1, Ordering::AcqRel);
+                let before =
+                    finished[item.tile * kv_heads + kv_head].fetch_add(1, Ordering::AcqRel);
                 if before + 1 == tile.items {
+                    let parts_len = tile.splits.len() * queries_len;
                     // SAFETY: the items that wrote these parts are done with them.
-                    let parts = unsafe { buffer.slice(start, tile.splits * len) };
-                    PARTIAL.with_borrow_mut(|partial| {
-                        partial.clear();
-                        partial.resize(len, 0.0);
-                        crate::cpu::attention::clear(partial, partial_len);
-                        for part in parts.chunks_exact(len) {
-                            merge(part, partial_len, partial);
-                        }
-                        store(partial);
-                    });
+                    let parts = unsafe { waiting.slice(start, parts_len) };
+                    let (first, later) = parts.split_at_mut(queries_len);
+                    for part in later.chunks_exact(queries_len) {
+                        merge(self.level, part, len, first);
+                    }
+                    // SAFETY: only the last of the tile's items for this kv head comes here.
+                    unsafe { self.store(&queries, first, &out) };
                 }
             });
         });
+    }
+
+    fn queries(&self, tile: &Tile<'_>, kv_head: usize) -> Queries<'_> {
+        let group = self.layout.heads / self.layout.kv_heads;
+        Queries {
+            qkv: self.qkv,
+            stride: self.layout.stride,
+            column: kv_head * group * self.layout.head_dim,
+            group,
+            first_row: tile.rows.first_row,
+            rows: tile.rows.rows,
+            first_position: tile.rows.first_position,
+        }
+    }
+
+    /// Writes the finished results of one tile and kv head.
+    ///
+    /// # Safety
+    /// No other thread may store the same tile and kv head. (Runs do not overlap, so no other tile has its rows.)
+    unsafe fn store(&self, queries: &Queries<'_>, partial: &[f32], out: &Disjoint<'_, f32>) {
+        let QkvLayout {
+            heads, head_dim, ..
+        } = self.layout;
+        let len = partial_len(&self.kv.shape());
+        for row in 0..queries.rows {
+            let start = (queries.first_row + row) * heads * head_dim + queries.column;
+            // SAFETY: this row's part for this kv head, which the caller alone writes.
+            let out = unsafe { out.slice(start, queries.group * head_dim) };
+            let partial = &partial[row * queries.group * len..];
+            write_out(self.level, partial, head_dim, len, out);
+        }
     }
 }
 
@@ -277,17 +234,8 @@ thread_local! {
     /// An item's results before they are divided by their totals.
     static PARTIAL: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
     /// Results of single splits, on the thread that calls. As large as the longest contexts of a step ask for: 1 in
-    /// [`SPLIT_TOKENS`] of their keys and values in a layer, for each head of a group.
-    static PARTIALS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Rows of an item: whole groups of eight where that is possible, since eight queries make a full step of the widest kernel.
-fn tile_rows(group: usize) -> usize {
-    match ITEM_QUERIES / group {
-        0 => 1,
-        rows @ 1..8 => rows,
-        rows => rows / 8 * 8,
-    }
+    /// `SPLIT_TOKENS` of their keys and values in a layer, for each head of a group.
+    static WAITING: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The definition for one query vector: scores, softmax, weighted sum.
