@@ -1,7 +1,7 @@
 //! Answers held to a grammar: JSON, JSON by a schema, tool calls. What is finished is valid; what ran out of length says so.
 //!
-//! [`GrammarFactory`] is one a model. [`GrammarFactory::compile`] turns a [`Constraint`] into a [`Grammar`]; it takes milliseconds
-//! (tens for the first one of a model, hundreds for a schema near the bounds) and belongs off the engine thread, before the queue.
+//! [`GrammarFactory`] is one a model. [`GrammarFactory::compile`] turns a [`Constraint`] into a [`Grammar`]; it takes about a millisecond
+//! (0.1 s for the first one of a model, more for a schema near the bounds) and belongs off the engine thread, before the queue.
 //! In the queue a sequence owns its grammar; for each token:
 //!
 //! ```text
@@ -10,7 +10,8 @@
 //!
 //! then ends, with `StopReason::Stop`, where [`Grammar::is_complete`]: no token can follow. The model's end tokens are masked
 //! until the grammar may end. Several answers to one prompt take a [`Grammar::fork`] each, before the first token. The recogniser is
-//! llguidance: an Earley parser over derivatives of regular expressions, run along a trie of the vocabulary.
+//! llguidance: an Earley parser over derivatives of regular expressions, run along a trie of the vocabulary. Over 49 152 tokens a mask
+//! takes 35 us on average, 0.6 ms for the slowest in a hundred (200 schemas of the tests, Zen 4), and `accept` one.
 
 mod disjoint;
 mod schema;

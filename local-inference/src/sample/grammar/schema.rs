@@ -381,7 +381,7 @@ fn format(value: &Value, keys: &Map<String, Value>) -> Option<(&'static str, Val
     let name = value.as_str()?;
     const DATE: &str = "[0-9]{4}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))";
     const TIME: &str = "([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,6})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])";
-    const LABEL: &str = "[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?";
+    const LABEL: &str = "[a-z0-9]{1,20}(-[a-z0-9]{1,12}){0,2}";
     let pattern = match name {
         "date" => format!("^{DATE}$"),
         "time" => format!("^{TIME}$"),
@@ -390,7 +390,7 @@ fn format(value: &Value, keys: &Map<String, Value>) -> Option<(&'static str, Val
             "^[a-zA-Z0-9]([a-zA-Z0-9_+-]{{0,20}}[a-zA-Z0-9])?(\\.[a-zA-Z0-9]{{1,20}}){{0,2}}@({LABEL}\\.){{1,3}}[a-z]{{2,10}}$"
         ),
         "hostname" | "idn-hostname" => {
-            format!("^({LABEL}\\.){{0,4}}[a-z]([a-z0-9-]{{0,20}}[a-z0-9])?$")
+            format!("^({LABEL}\\.){{0,4}}[a-z][a-z0-9]{{0,20}}$")
         }
         _ => {
             let held = match name {

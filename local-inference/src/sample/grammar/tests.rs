@@ -340,3 +340,65 @@ fn what_was_masked_is_not_taken_and_masks_fill_every_row() {
     assert_eq!(alive, [usize::from(b'{')]);
     assert!(grammar.accept(u32::from(b'x')).is_err());
 }
+
+/// SplitMix64.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % bound as u64) as usize
+    }
+}
+
+/// An answer by a model without sense: any allowed byte, and every other time one that closes something, so that it ends.
+fn drawn(grammar: &mut Grammar, dice: &mut Dice) -> Option<String> {
+    let mut text = Vec::new();
+    for _ in 0..300 {
+        let allowed = allowed(grammar);
+        let all: Vec<u32> = (0..VOCABULARY as u32)
+            .filter(|token| allowed[*token as usize])
+            .collect();
+        let closes = |token: u32| token == END || b"\"]}".contains(&(token as u8));
+        let closing: Vec<u32> = all.iter().copied().filter(|token| closes(*token)).collect();
+        let token = match closing.is_empty() || dice.below(2) == 0 {
+            true => all[dice.below(all.len())],
+            false => closing[dice.below(closing.len())],
+        };
+        grammar.accept(token).expect("it was allowed");
+        text.extend(u8::try_from(token));
+        if grammar.is_complete() {
+            return Some(String::from_utf8(text).expect("only whole characters"));
+        }
+    }
+    None
+}
+
+#[test]
+fn whatever_is_drawn_from_the_masks_is_valid() {
+    let entries: Vec<Value> =
+        serde_json::from_str(include_str!("../../../tests/schemas.json")).expect("the schemas");
+    let (factory, mut finished) = (factory(), 0);
+    for (seed, entry) in (0..).zip(&entries) {
+        let (schema, about) = (&entry["schema"], &entry["about"]);
+        let options = jsonschema::options().should_validate_formats(true);
+        let validator = options.build(schema).expect("a schema");
+        let grammar = factory.compile(&Constraint::JsonSchema(schema.clone()));
+        let grammar = grammar.unwrap_or_else(|error| panic!("{about}: {error}"));
+        let mut dice = Dice(seed);
+        for _ in 0..5 {
+            let Some(text) = drawn(&mut grammar.fork(), &mut dice) else {
+                continue;
+            };
+            finished += 1;
+            let value = serde_json::from_str(&text);
+            let value = value.unwrap_or_else(|error| panic!("{about}: {text:?}: {error}"));
+            let result = validator.validate(&value);
+            result.unwrap_or_else(|error| panic!("{about}: {text}: {error}"));
+        }
+    }
+    assert!(finished > 800, "{finished} of 1000 answers ended");
+}
