@@ -20,6 +20,7 @@
 pub mod catalogue;
 pub mod testing;
 
+mod backend;
 mod batch;
 mod config;
 mod embed;

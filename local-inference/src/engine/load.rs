@@ -3,11 +3,10 @@
 use crate::catalogue::CatalogueEntry;
 use crate::config::EngineConfig;
 use crate::error::EngineError;
-use crate::model::CausalModel;
-use crate::model::llama::Llama;
+use crate::model::{self, CausalModel, LoadOptions};
 use crate::prompt::chat_template::ChatTemplate;
 use crate::prompt::tokenizer::Tokenizer;
-use crate::weights::gguf::Gguf;
+use crate::weights::ModelFiles;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -43,14 +42,16 @@ fn read_model(
     path: &Path,
     config: &EngineConfig,
 ) -> Result<Loaded, Box<dyn std::error::Error>> {
-    let file = std::fs::File::open(path)?;
-    let size = file.metadata()?.len();
+    let size = path.metadata()?.len();
     if size != entry.bytes {
         return Err(format!("has {size} bytes instead of {}, pull it again", entry.bytes).into());
     }
-    let bytes = crate::weights::map(&file)?;
-    let header = Gguf::parse(&bytes)?;
-    let tokenizer = Tokenizer::from_gguf(&header)?;
+    let files = ModelFiles::open(path)?;
+    let ModelFiles::Gguf(file) = &files else {
+        return Err("is a folder".into());
+    };
+    let header = &file.header;
+    let tokenizer = Tokenizer::from_gguf(header)?;
     let token_text = |key: &str| {
         let id = header
             .integer(key)
@@ -68,13 +69,18 @@ fn read_model(
         bound => bound.min(entry.context as usize),
     };
     let pool = kernels::Pool::with_setup(config.thread_count(), kernels::lower_thread_priority);
-    let model = Llama::load(&header, &bytes, window, pool)?;
-    if tokenizer.vocabulary() != model.vocabulary() {
-        return Err("tokenizer and weights differ in their vocabulary".into());
+    let options = LoadOptions {
+        max_positions: window,
+        kv_dtype: config.kv_dtype,
+    };
+    let model = model::load(&files, options, pool)?;
+    // Weights are often padded to a round number of tokens; the rest mean nothing.
+    if tokenizer.vocabulary() > model.vocabulary() {
+        return Err("the tokenizer has tokens the weights do not know".into());
     }
     Ok(Loaded {
         weight_bytes: model.weight_bytes(),
-        model: Box::new(model),
+        model,
         tokenizer,
         template,
         window,

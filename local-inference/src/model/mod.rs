@@ -1,8 +1,24 @@
 //! Models: a step's tokens in, logits out.
+//!
+//! [`load`] opens nothing and knows no catalogue: it turns opened files into a [`CausalModel`]. A family
+//! ([`families`]) reads the header into a [`DecoderSpec`](spec::DecoderSpec), [`names`] says what its tensors are called,
+//! [`layers`] loads them, and [`decoder`] holds the one list of ops all families run.
 
-pub(crate) mod llama;
+pub(crate) mod decoder;
+mod families;
+mod header;
+mod layers;
+mod names;
+mod spec;
+#[cfg(test)]
+mod tests;
 
+use crate::backend::BackendError;
+use crate::backend::cpu::CpuBackend;
 use crate::batch::StepBatch;
+use crate::weights::{ModelFiles, WeightsError};
+use decoder::Decoder;
+use kernels::{KvDtype, Pool};
 
 /// A decoder-only language model. It sees tokens, positions and block tables, and knows nothing of requests.
 pub(crate) trait CausalModel: Send {
@@ -12,7 +28,52 @@ pub(crate) trait CausalModel: Send {
     fn reserve_kv(&mut self, blocks: usize);
     /// Logits in a row.
     fn vocabulary(&self) -> usize;
+    /// Memory held by weights.
+    fn weight_bytes(&self) -> usize {
+        0
+    }
     /// Runs one step: keeps the keys and values of every row in the blocks its run names, and writes one row of logits
     /// for each run that wants them, in order. A row's result does not depend on the other runs.
     fn forward(&mut self, batch: &StepBatch, logits: &mut Vec<f32>);
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LoadError {
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    #[error("tensor `{name}`: {source}")]
+    Tensor { name: String, source: BackendError },
+    #[error("tensor `{name}` has shape {actual:?}, expected {expected:?}")]
+    Shape {
+        name: String,
+        actual: Vec<usize>,
+        expected: Vec<usize>,
+    },
+    #[error("key `{0}` is missing in the model's header")]
+    Key(String),
+    #[error("key `{0}` of the model's header has a value that cannot be")]
+    Value(String),
+    #[error("{0} is not supported")]
+    Unsupported(String),
+}
+
+/// How a model is held in memory.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LoadOptions {
+    /// Positions a sequence may reach.
+    pub max_positions: usize,
+    pub kv_dtype: KvDtype,
+}
+
+/// Packs the weights of `files`, which are not needed afterwards.
+pub(crate) fn load(
+    files: &ModelFiles,
+    options: LoadOptions,
+    pool: Pool,
+) -> Result<Box<dyn CausalModel>, LoadError> {
+    Ok(Box::new(Decoder::load(
+        files,
+        options,
+        CpuBackend::new(pool),
+    )?))
 }

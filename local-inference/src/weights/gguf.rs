@@ -3,12 +3,15 @@
 //! The file comes from outside, so nothing in it is believed: every count and length is checked against the bytes that are
 //! really there before anything is allocated, and the header may not pass [`MAX_HEADER_BYTES`].
 
+use kernels::WeightKind;
 use std::collections::HashMap;
 
-/// Vocabulary and merges of the largest tokenizers take about 10 MB. A longer header is refused.
-const MAX_HEADER_BYTES: usize = 16 * 1024 * 1024;
+/// Vocabulary and merges of the largest tokenizers take about 20 MB. A longer header is refused.
+const MAX_HEADER_BYTES: usize = 32 * 1024 * 1024;
 /// Arrays of arrays are legal and unused; deeper ones are refused.
 const MAX_ARRAY_DEPTH: u32 = 2;
+/// Tensors of models have one or two dimensions, of pictures four. More are refused.
+const MAX_DIMENSIONS: u32 = 4;
 const DEFAULT_ALIGNMENT: u64 = 32;
 
 #[derive(Debug, Clone, PartialEq)]
@@ -17,23 +20,39 @@ pub(crate) enum Value {
     Float(f64),
     Bool(bool),
     Text(String),
-    Array(Vec<Value>),
+    /// Arrays keep their numbers as such: a header of small integers must not grow thirtyfold in memory.
+    Integers(Vec<i64>),
+    Floats(Vec<f32>),
+    Texts(Vec<String>),
+    /// An array of arrays or of bools, read past: no key of a model holds one.
+    Skipped,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TensorInfo {
     /// Fastest dimension first: `[k, columns]` for a matrix.
     pub shape: Vec<u64>,
-    /// The file's number for the type; see [`tensor_type`].
+    /// The file's number for the type; see [`weight_kind`].
     pub kind: u32,
     offset: u64,
 }
 
-/// Type numbers of the format.
-pub(crate) mod tensor_type {
-    pub const F32: u32 = 0;
-    pub const Q4_1: u32 = 3;
-    pub const Q8_0: u32 = 8;
+/// The kernels' name for a type number of the format; `None` for those without a kernel.
+pub(crate) fn weight_kind(number: u32) -> Option<WeightKind> {
+    Some(match number {
+        0 => WeightKind::F32,
+        1 => WeightKind::F16,
+        2 => WeightKind::Q4_0,
+        3 => WeightKind::Q4_1,
+        6 => WeightKind::Q5_0,
+        7 => WeightKind::Q5_1,
+        8 => WeightKind::Q8_0,
+        12 => WeightKind::Q4K,
+        13 => WeightKind::Q5K,
+        14 => WeightKind::Q6K,
+        30 => WeightKind::Bf16,
+        _ => return None,
+    })
 }
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -90,6 +109,9 @@ impl Gguf {
         for _ in 0..tensor_count {
             let name = reader.text()?;
             let dimensions = reader.u32()?;
+            if dimensions > MAX_DIMENSIONS {
+                return Err(GgufError::Header);
+            }
             let mut shape = Vec::new();
             for _ in 0..dimensions {
                 shape.push(reader.u64()?);
@@ -166,45 +188,35 @@ impl Gguf {
     }
 
     pub(crate) fn texts(&self, key: &str) -> Result<Vec<&str>, GgufError> {
-        self.array(key, |value| match value {
-            Value::Text(text) => Some(text.as_str()),
-            _ => None,
-        })
+        match self.metadata.get(key) {
+            Some(Value::Texts(texts)) => Ok(texts.iter().map(String::as_str).collect()),
+            _ => Err(GgufError::Key(key.to_owned())),
+        }
     }
 
-    pub(crate) fn integers(&self, key: &str) -> Result<Vec<i64>, GgufError> {
-        self.array(key, |value| match value {
-            Value::Integer(value) => Some(*value),
-            _ => None,
-        })
+    pub(crate) fn integers(&self, key: &str) -> Result<&[i64], GgufError> {
+        match self.metadata.get(key) {
+            Some(Value::Integers(integers)) => Ok(integers),
+            _ => Err(GgufError::Key(key.to_owned())),
+        }
     }
 
-    pub(crate) fn floats(&self, key: &str) -> Result<Vec<f32>, GgufError> {
-        self.array(key, |value| match value {
-            Value::Float(value) => Some(*value as f32),
-            _ => None,
-        })
+    pub(crate) fn floats(&self, key: &str) -> Result<&[f32], GgufError> {
+        match self.metadata.get(key) {
+            Some(Value::Floats(floats)) => Ok(floats),
+            _ => Err(GgufError::Key(key.to_owned())),
+        }
     }
 
     pub(crate) fn flag(&self, key: &str) -> Result<bool, GgufError> {
         match self.metadata.get(key) {
-            Some(Value::Bool(value)) => Ok(*value),
+            Some(Value::Bool(flag)) => Ok(*flag),
             _ => Err(GgufError::Key(key.to_owned())),
         }
     }
 
-    fn array<'a, T>(
-        &'a self,
-        key: &str,
-        pick: impl Fn(&'a Value) -> Option<T>,
-    ) -> Result<Vec<T>, GgufError> {
-        match self.metadata.get(key) {
-            Some(Value::Array(values)) => values
-                .iter()
-                .map(|value| pick(value).ok_or_else(|| GgufError::Key(key.to_owned())))
-                .collect(),
-            _ => Err(GgufError::Key(key.to_owned())),
-        }
+    pub(crate) fn has_key(&self, key: &str) -> bool {
+        self.metadata.contains_key(key)
     }
 }
 
@@ -253,21 +265,33 @@ impl<'a> Reader<'a> {
             6 => Value::Float(f64::from(f32::from_le_bytes(self.array()?))),
             7 => Value::Bool(self.array::<1>()?[0] != 0),
             8 => Value::Text(self.text()?),
-            9 if depth < MAX_ARRAY_DEPTH => {
-                let element = self.u32()?;
-                let count = self.u64()?;
-                // Grown as elements are really read: a claimed length allocates nothing.
-                let mut values = Vec::new();
-                for _ in 0..count {
-                    values.push(self.value(element, depth + 1)?);
-                }
-                Value::Array(values)
-            }
+            9 if depth < MAX_ARRAY_DEPTH => self.array_value(depth)?,
             10 => Value::Integer(i64::from_le_bytes(self.array()?)),
             11 => Value::Integer(i64::from_le_bytes(self.array()?)),
             12 => Value::Float(f64::from_le_bytes(self.array()?)),
             other => return Err(GgufError::ValueType(other)),
         })
+    }
+
+    /// Grown as elements are really read: a claimed length allocates nothing.
+    fn array_value(&mut self, depth: u32) -> Result<Value, GgufError> {
+        let kind = self.u32()?;
+        let count = self.u64()?;
+        let mut array = match kind {
+            6 | 12 => Value::Floats(Vec::new()),
+            7 | 9 => Value::Skipped,
+            8 => Value::Texts(Vec::new()),
+            _ => Value::Integers(Vec::new()),
+        };
+        for _ in 0..count {
+            match (&mut array, self.value(kind, depth + 1)?) {
+                (Value::Integers(array), Value::Integer(value)) => array.push(value),
+                (Value::Floats(array), Value::Float(value)) => array.push(value as f32),
+                (Value::Texts(array), Value::Text(value)) => array.push(value),
+                _ => {}
+            }
+        }
+        Ok(array)
     }
 }
 
@@ -309,7 +333,7 @@ mod tests {
         let bytes = sample();
         let file = Gguf::parse(&bytes).expect("a valid file");
         assert_eq!(file.text("general.architecture"), Ok("llama"));
-        assert_eq!(file.integers("numbers"), Ok(vec![-1, 7]));
+        assert_eq!(file.integers("numbers"), Ok([-1, 7].as_slice()));
         assert_eq!(
             file.tensor("weight").map(|info| info.shape.clone()),
             Ok(vec![4])

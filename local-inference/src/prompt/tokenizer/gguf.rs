@@ -35,7 +35,7 @@ impl Tokenizer {
                 let scores = file.floats("tokenizer.ggml.scores")?;
                 let unknown = id(file, "tokenizer.ggml.unknown_token_id");
                 let pieces =
-                    SentencePiece::new(&tokens, &scores, &kinds, unknown, parts.has_space_prefix)?;
+                    SentencePiece::new(&tokens, scores, &kinds, unknown, parts.has_space_prefix)?;
                 let mut inner = MarkedTokenizer::new(pieces);
                 let added = added(&tokens, &kinds, unmarked);
                 inner.add_special_tokens(added).map_err(vocabulary)?;
