@@ -6,6 +6,7 @@
 //! | [`norm_rows`] | the same preparation of rows without a product | AVX-512, AVX2 |
 //! | [`attend_prepare`] | head norms, rotation, keys and values into their blocks | AVX-512, AVX2 |
 //! | [`paged_attention`] | causal grouped-head attention over paged keys and values (f32, bf16) | AVX-512, AVX2 |
+//! | [`top_k`], [`argmax`], [`log_sum_exp`] | the likeliest tokens of a row of logits, and what all weigh | AVX-512, AVX2 |
 //!
 //! Each op stands beside the plain loops it replaces, and `tests/` holds the two together over odd
 //! shapes. Which variant runs is decided once, from what the CPU can do
@@ -39,3 +40,4 @@ pub use ops::matmul::{
 };
 pub use ops::paged_attention::{AttentionRows, AttentionSpec, paged_attention};
 pub use ops::rope::{RopeLayout, RopeScaling, RopeSpec, RopeTable};
+pub use ops::top_k::{argmax, log_sum_exp, top_k};

@@ -5,6 +5,7 @@ pub mod kv;
 pub mod matmul;
 pub mod paged_attention;
 pub mod rope;
+pub mod top_k;
 
 /// Writes one function body as three: portable, AVX2 and AVX-512, chosen by level at the call.
 ///
