@@ -97,6 +97,7 @@ row! {
         upstream_request_id: String = Text, "the provider's id of this call";
         malformed_events: u32 = Medium, "stream events that could not be read and were passed on";
         collect: bool = Flag, "false: kept out of the logs API; always taken from the request row";
+        neurons: Option<f64> = MaybeReal, "work of the embedded engine, in the unit of its API";
     }
     beside {
         /// Bodies to keep, at most 10 MB a row. Stored apart, so never filled by a listing.

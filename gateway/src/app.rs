@@ -64,7 +64,7 @@ pub struct App {
     /// True once the drain timeout is over: replies in flight end, and are recorded as cut.
     pub cut: watch::Sender<bool>,
     #[cfg(feature = "local")]
-    engine: Option<crate::backend::local::Local>,
+    engine: Option<Arc<crate::backend::local::Local>>,
 }
 
 /// The guards of `limit`, each with its own bound.
@@ -105,6 +105,11 @@ impl App {
         let (recorder, store, writer) = analytics::open(&config.analytics)
             .await
             .context("opening the log store")?;
+        #[cfg(feature = "local")]
+        let engine = config
+            .engine
+            .as_ref()
+            .map(|engine| crate::backend::local::Local::start(engine, batch_records(&recorder)));
         let app = App {
             tokens,
             http: HttpClient::new(),
@@ -123,10 +128,7 @@ impl App {
             draining: AtomicBool::new(false),
             cut: watch::Sender::new(false),
             #[cfg(feature = "local")]
-            engine: config
-                .engine
-                .as_ref()
-                .map(crate::backend::local::Local::start),
+            engine,
             live: Arc::new(live),
         };
         let windows = app.limits.windows.clone();
@@ -171,23 +173,42 @@ impl App {
 
     #[cfg(feature = "local")]
     pub async fn engine_reply(&self, target: &LocalTarget, body: &Bytes) -> Reply {
-        use crate::backend::local::{self, Call, Host};
+        use crate::backend::local::{self, Call, Caller, Host};
+        let caller = Caller {
+            account: Arc::clone(&target.account),
+            gateway: Arc::clone(&target.gateway),
+            label: Arc::clone(&target.caller),
+        };
         let call = Call {
             host: if target.is_rest {
                 Host::Rest
             } else {
                 Host::Gateway
             },
-            account: &target.account,
+            caller: &caller,
             rest: &target.endpoint,
+            query: target.query.as_deref(),
             body,
         };
         local::reply(self.engine.as_ref(), call).await
     }
 
+    /// The engine's work for this much of a model; `None` without an engine.
+    #[cfg(feature = "local")]
+    pub fn neurons(&self, model: &str, usage: &providers::Usage) -> Option<f64> {
+        let rates = self.engine.as_ref()?.meter().rates(model);
+        let cached = usage.cache_read.unwrap_or(0);
+        Some(rates.neurons(usage.in_total?, cached, usage.out_total.unwrap_or(0)))
+    }
+
     #[cfg(not(feature = "local"))]
     pub fn has_engine(&self) -> bool {
         false
+    }
+
+    #[cfg(not(feature = "local"))]
+    pub fn neurons(&self, _model: &str, _usage: &providers::Usage) -> Option<f64> {
+        None
     }
 
     #[cfg(not(feature = "local"))]
@@ -201,6 +222,17 @@ impl App {
             engine.engine().stop();
         }
     }
+}
+
+/// Requests of a batch leave rows of their own, when they are done.
+#[cfg(feature = "local")]
+fn batch_records(recorder: &Recorder) -> crate::backend::local::batch::OnBatched {
+    let recorder = recorder.clone();
+    Box::new(move |batched| {
+        if let Err(lost) = recorder.record(&crate::record::of_batched(&batched)) {
+            tracing::error!(batch = %batched.request_id, %lost, "a record was lost");
+        }
+    })
 }
 
 fn catalog(config: &Config) -> anyhow::Result<Catalog> {

@@ -486,6 +486,7 @@ pub fn write_record(exchange: &Exchange<'_>, trace: RequestTrace) {
         ids: exchange.ids,
         records: &exchange.config.records,
         catalog: &catalog,
+        neurons: &|model, usage| app.neurons(model, usage),
     };
     app.record(&record::build(&subject, trace));
 }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 use std::time::Instant;
+#[cfg(feature = "local")]
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use analytics::{AttemptRow, Bodies, LogRecord, RequestRow};
 use bytes::Bytes;
@@ -23,6 +25,8 @@ pub struct Subject<'s> {
     pub ids: &'s Ids,
     pub records: &'s Records,
     pub catalog: &'s Catalog,
+    /// The engine's price of a model's work, where one is known.
+    pub neurons: &'s dyn Fn(&str, &Usage) -> Option<f64>,
 }
 
 pub fn build(subject: &Subject<'_>, trace: RequestTrace) -> LogRecord {
@@ -94,6 +98,69 @@ pub fn build(subject: &Subject<'_>, trace: RequestTrace) -> LogRecord {
     LogRecord { request, attempts }
 }
 
+/// A request of a batch, answered when nobody waited for it.
+#[cfg(feature = "local")]
+pub fn of_batched(batched: &crate::backend::local::batch::Batched) -> LogRecord {
+    let duration_us = batched.started.elapsed().as_micros() as i64;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let created_at_us = now.map_or(0, |time| time.as_micros() as i64) - duration_us;
+    let event_id = format!("{}-{}", batched.request_id, batched.index);
+    let path = format!("run/{}?queueRequest=true", batched.model);
+    let success = (200..300).contains(&batched.status);
+    let tally = batched.took.map(|took| took.tally);
+    let attempt = AttemptRow {
+        id: ulid::Ulid::generate().to_string(),
+        event_id: event_id.clone(),
+        account: batched.caller.account.to_string(),
+        gateway: batched.caller.gateway.to_string(),
+        created_at_us,
+        provider: "workers-ai".to_owned(),
+        model: batched.model.clone(),
+        path: path.clone(),
+        status_code: batched.status,
+        success,
+        attempt: 1,
+        decision: Decision::Direct.as_str().to_owned(),
+        tokens_in: tally.map(|tally| i64::from(tally.prompt_tokens)),
+        tokens_out: tally.map(|tally| i64::from(tally.completion_tokens)),
+        cache_read: tally.map(|tally| i64::from(tally.cached_tokens)),
+        usage_source: UsageSource::Final.as_str().to_owned(),
+        cost_pico: success.then_some(0),
+        metadata: "{}".to_owned(),
+        duration_us,
+        collect: true,
+        neurons: batched.took.map(|took| took.neurons),
+        ..AttemptRow::default()
+    };
+    let request = RequestRow {
+        event_id,
+        created_at_us,
+        account: attempt.account.clone(),
+        gateway: attempt.gateway.clone(),
+        method: "POST".to_owned(),
+        path,
+        status_code: batched.status,
+        success,
+        decision: attempt.decision.clone(),
+        answered_by: Some(attempt.id.clone()),
+        provider: attempt.provider.clone(),
+        model: attempt.model.clone(),
+        attempts: 1,
+        duration_us,
+        tokens_in: attempt.tokens_in,
+        tokens_out: attempt.tokens_out,
+        cost_pico: attempt.cost_pico,
+        caller: batched.caller.label.to_string(),
+        metadata: attempt.metadata.clone(),
+        collect: true,
+        ..RequestRow::default()
+    };
+    LogRecord {
+        request,
+        attempts: vec![attempt],
+    }
+}
+
 fn since(from: Instant, to: Instant) -> i64 {
     to.saturating_duration_since(from).as_micros() as i64
 }
@@ -117,6 +184,12 @@ fn attempt_row(subject: &Subject<'_>, attempt: Attempt, user_agent: &str) -> Att
         (_, true) => (Some(0), settings.custom_cost.is_some()),
         (Some(usage), false) => price(subject.catalog, &attempt, &model, usage),
         (None, false) => (None, false),
+    };
+    let neurons = match &usage {
+        Some(usage) if attempt.provider == "workers-ai" && !attempt.cached => {
+            (subject.neurons)(&model, usage)
+        }
+        _ => None,
     };
     let error_code = match (
         attempt.error,
@@ -201,6 +274,7 @@ fn attempt_row(subject: &Subject<'_>, attempt: Attempt, user_agent: &str) -> Att
             reading.malformed_events.min(u32::MAX as u64) as u32
         }),
         collect: settings.collect,
+        neurons,
         body: bodies(subject.records, &attempt),
         id: attempt.id,
     }

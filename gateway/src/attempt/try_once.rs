@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::time::Instant;
 
 use bytes::Bytes;
-use providers::{Failure, ReplyHead, ReplyReader};
+use providers::{Dialect, Failure, ReplyHead, ReplyReader, RequestType};
 
 use super::verdict::Remaining;
 use super::{Open, Run, abandoned, failure_of, inspect};
@@ -44,6 +44,10 @@ pub async fn try_once(
         Err(tried) => return tried.into_tried(attempt),
     };
     attempt.status = answered.status;
+    if answered.is_status_report {
+        attempt.dialect = Dialect::Opaque;
+        attempt.request_type = RequestType::Other;
+    }
     let header = |name: &str| {
         answered
             .headers

@@ -23,6 +23,8 @@ pub struct Reply {
     pub status: u16,
     pub headers: HeaderMap,
     pub body: ReplyBody,
+    /// Says how something stands now: no answer to be stored or counted.
+    pub is_status_report: bool,
 }
 
 /// Bytes that go out in one write at the most.

@@ -29,6 +29,7 @@ pub async fn send(
         status: answer.status,
         headers: answer.headers,
         body: ReplyBody::http(answer.body),
+        is_status_report: false,
     })
 }
 
@@ -86,6 +87,7 @@ fn into_reply(answer: Result<super::http_client::Answer, Broken>) -> Result<Repl
         status: answer.status,
         headers: answer.headers,
         body: ReplyBody::http(answer.body),
+        is_status_report: false,
     })
 }
 

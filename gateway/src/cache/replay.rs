@@ -153,7 +153,7 @@ impl Slot {
     /// Remembers what would be stored, when the answer is of a kind that may be.
     pub fn observe_head(&mut self, reply: &Reply) {
         let may_store = self.place.as_ref().is_some_and(|(_, policy)| policy.write);
-        if !may_store || !policy::is_storable_status(reply.status) {
+        if !may_store || reply.is_status_report || !policy::is_storable_status(reply.status) {
             return;
         }
         let headers = reply

@@ -268,6 +268,7 @@ pub fn row(row: &AttemptRow) -> Value {
             "input_cached_tokens": row.cache_read,
         },
         "usage_source": row.usage_source,
+        "neurons": row.neurons,
         "malformed_events": row.malformed_events,
         "tier": row.tier,
         "upstream_request_id": row.upstream_request_id,

@@ -49,6 +49,9 @@ pub enum Target {
 #[derive(Debug, Clone)]
 pub struct LocalTarget {
     pub account: Arc<str>,
+    pub gateway: Arc<str>,
+    /// Label of the caller's token, for records of work done later.
+    pub caller: Arc<str>,
     /// Path after the provider's slug or `/ai/`, still percent-encoded.
     pub endpoint: String,
     pub query: Option<String>,
@@ -223,6 +226,8 @@ fn build(ground: Ground<'_>, asked: Asked<'_>) -> Result<PlanStep, GatewayError>
         }
         Target::Local(LocalTarget {
             account: Arc::clone(&ground.gateway.account),
+            gateway: Arc::clone(&ground.gateway.id),
+            caller: Arc::clone(&ground.caller.label),
             endpoint: asked.rest.to_owned(),
             query: asked.query.map(str::to_owned),
             is_rest: asked.is_rest,

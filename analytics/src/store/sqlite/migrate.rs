@@ -5,9 +5,10 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::failed;
 use crate::error::Error;
 
-const MIGRATIONS: &[&str] = &[include_str!(
-    "../../../migrations/sqlite/0001_request_log.sql"
-)];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../../migrations/sqlite/0001_request_log.sql"),
+    include_str!("../../../migrations/sqlite/0002_neurons.sql"),
+];
 
 pub(super) fn migrate(connection: &mut Connection) -> Result<(), Error> {
     // Immediate: of two processes that start at once, the second finds the work done.
@@ -64,6 +65,29 @@ mod tests {
                 .collect();
             assert_eq!(found, expected, "table {}", table.name);
         }
+    }
+
+    #[test]
+    fn rows_of_an_older_version_stay() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(MIGRATIONS[0]).unwrap();
+        connection.pragma_update(None, "user_version", 1).unwrap();
+        let columns = &crate::AttemptRow::TABLE.columns;
+        let old = &columns[..columns.len() - 1];
+        let names: Vec<&str> = old.iter().map(|column| column.name).collect();
+        let insert = format!(
+            "INSERT INTO attempts ({}) VALUES ({})",
+            names.join(", "),
+            vec!["1"; names.len()].join(", ")
+        );
+        connection.execute(&insert, []).unwrap();
+        migrate(&mut connection).unwrap();
+        let found: (String, Option<f64>) = connection
+            .query_row("SELECT id, neurons FROM attempts", [], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
+            .unwrap();
+        assert_eq!(found, ("1".to_owned(), None));
     }
 
     #[test]

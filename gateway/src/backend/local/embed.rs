@@ -8,7 +8,6 @@ use serde::Serialize;
 use super::events::Tally;
 use super::fault::{Fault, to_json};
 use super::input::{Embed, EmbedForm, Rerank};
-use super::meter::Task;
 use super::reply::Usage;
 use super::{Local, LocalReply};
 
@@ -21,7 +20,6 @@ impl Local {
             dimensions,
             form,
         } = asked;
-        self.meter.admit(account, Task::Embeddings, &model)?;
         let request = EmbedRequest {
             model: model.clone(),
             texts,
@@ -41,7 +39,7 @@ impl Local {
             EmbedForm::OpenAi { is_base64 } => openai(&told, is_base64, &model, tally),
         };
         Ok(LocalReply {
-            neurons: Some(self.meter.bill(account, &model, tally).settle(tally)),
+            took: Some(self.meter.bill(account, &model, tally).settle(tally)),
             ..LocalReply::json(200, body)
         })
     }
@@ -53,7 +51,6 @@ impl Local {
             contexts,
             top_k,
         } = asked;
-        self.meter.admit(account, Task::Classification, &model)?;
         let request = RerankRequest {
             model: model.clone(),
             query,
@@ -72,7 +69,7 @@ impl Local {
             usage: tally.into(),
         }));
         Ok(LocalReply {
-            neurons: Some(self.meter.bill(account, &model, tally).settle(tally)),
+            took: Some(self.meter.bill(account, &model, tally).settle(tally)),
             ..LocalReply::json(200, body)
         })
     }

@@ -9,11 +9,19 @@ use tokio::sync::mpsc;
 
 /// What an answer took.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Tally {
+pub struct Tally {
     pub prompt_tokens: u32,
     /// Prompt tokens that were not computed again.
     pub cached_tokens: u32,
     pub completion_tokens: u32,
+}
+
+impl std::ops::AddAssign for Tally {
+    fn add_assign(&mut self, other: Tally) {
+        self.prompt_tokens += other.prompt_tokens;
+        self.cached_tokens += other.cached_tokens;
+        self.completion_tokens += other.completion_tokens;
+    }
 }
 
 /// Generations side by side. Choices are numbered through: those of the first prompt, then those of the second.

@@ -73,6 +73,19 @@ impl Fault {
         )
     }
 
+    /// 3040: every place is taken.
+    pub(super) fn busy() -> Fault {
+        let text = "Capacity temporarily exceeded, please try again.";
+        Fault {
+            retry_after_s: Some(BUSY_RETRY_S),
+            ..Fault::new(3040, 429, text)
+        }
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.code == 3040
+    }
+
     /// 3021: the task's or model's requests of this minute are used up.
     pub(super) fn rate(name: &str, limit: u32, wait: Duration) -> Fault {
         let text =
@@ -118,14 +131,7 @@ impl Fault {
                 400,
                 format!("No such model: {model} is not on this machine yet; {how}"),
             ),
-            EngineError::Busy => Fault {
-                retry_after_s: Some(BUSY_RETRY_S),
-                ..Fault::new(
-                    3040,
-                    429,
-                    "Capacity temporarily exceeded, please try again.",
-                )
-            },
+            EngineError::Busy => Fault::busy(),
             EngineError::ContextTooLong { requested, window } => Fault::new(
                 5021,
                 413,

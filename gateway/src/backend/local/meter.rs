@@ -190,6 +190,13 @@ fn today() -> u64 {
     now.map_or(0, |time| time.as_secs()) / SECONDS_A_DAY
 }
 
+/// What a whole answer took.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Took {
+    pub tally: Tally,
+    pub neurons: f64,
+}
+
 /// Charged when dropped, so that an answer nobody waited for is charged too, for what there was of it.
 pub(super) struct Bill {
     meter: Arc<Meter>,
@@ -214,10 +221,13 @@ impl Bill {
     }
 
     /// All of it is known.
-    pub(super) fn settle(mut self, tally: Tally) -> f64 {
+    pub(super) fn settle(mut self, tally: Tally) -> Took {
         self.tally = tally;
         self.told = 0;
-        self.neurons()
+        Took {
+            tally,
+            neurons: self.neurons(),
+        }
     }
 
     fn neurons(&self) -> f64 {
@@ -271,7 +281,8 @@ mod tests {
             engine.neurons_per_million_output = 10_000.0;
         });
         assert!(meter.allowance("a").is_ok());
-        assert_eq!(meter.bill("a", "m", Tally::default()).settle(TALLY), 2.0);
+        let took = meter.bill("a", "m", Tally::default()).settle(TALLY);
+        assert_eq!(took.neurons, 2.0);
         let fault = meter.allowance("a").expect_err("used up");
         assert_eq!(
             (fault.code, fault.status, fault.retry_after_s),

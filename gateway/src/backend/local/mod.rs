@@ -4,6 +4,7 @@
 //! completions and responses. Knows no sockets and no gateway settings. Reading is lenient, as the original's clients need it:
 //! unknown fields are ignored, known ones that cannot be honoured are refused by name.
 
+pub mod batch;
 mod embed;
 mod endpoint;
 mod events;
@@ -25,11 +26,14 @@ use local_inference::{EngineConfig, EngineHandle};
 
 use super::{Reply, ReplyBody};
 use crate::config;
+use batch::{Batches, OnBatched};
 pub use endpoint::{LocalEndpoint, endpoint};
 use events::Events;
+pub use events::Tally;
 use fault::Fault;
 use input::{Asked, Generate, Ground};
-use meter::{Meter, Task};
+use meter::Meter;
+pub use meter::Took;
 use reply::{Answer, Padding};
 pub use stream::{LocalStream, Piece};
 
@@ -51,11 +55,29 @@ pub enum Host {
 #[derive(Debug, Clone, Copy)]
 pub struct Call<'c> {
     pub host: Host,
-    /// Shares the engine fairly with other accounts, and has its own allowance.
-    pub account: &'c str,
+    pub caller: &'c Caller,
     /// The path after `workers-ai/` or `/ai/`, still percent-encoded.
     pub rest: &'c str,
+    pub query: Option<&'c str>,
     pub body: &'c Bytes,
+}
+
+impl Call<'_> {
+    /// The caller comes back for the answer.
+    fn is_queued(&self) -> bool {
+        let query = self.query.unwrap_or_default();
+        query.split('&').any(|pair| pair == "queueRequest=true")
+    }
+}
+
+/// Who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// Shares the engine fairly with other accounts, and has its own allowance.
+    pub account: Arc<str>,
+    pub gateway: Arc<str>,
+    /// Label of the token, for records.
+    pub label: Arc<str>,
 }
 
 /// An answer whose status is known.
@@ -65,8 +87,10 @@ pub struct LocalReply {
     pub retry_after_s: Option<u64>,
     /// Clients that would try again are told not to.
     pub is_final: bool,
-    /// What a whole answer took. A stream's is known too late for its head.
-    pub neurons: Option<f64>,
+    /// Known of whole answers. A stream's is known too late for its head.
+    pub took: Option<Took>,
+    /// Says how something stands now: no answer to be stored or counted.
+    pub is_status_report: bool,
     pub body: LocalBody,
 }
 
@@ -79,12 +103,13 @@ pub enum LocalBody {
 pub struct Local {
     engine: EngineHandle,
     meter: Arc<Meter>,
+    batches: Batches,
     is_padded: bool,
 }
 
 impl Local {
     /// Starts the engine of the configuration.
-    pub fn start(config: &config::Engine) -> Local {
+    pub fn start(config: &config::Engine, on_batched: OnBatched) -> Arc<Local> {
         let engine = local_inference::Engine::start(EngineConfig {
             model_dir: config.model_dir.clone(),
             models: config.models.clone(),
@@ -94,23 +119,28 @@ impl Local {
             max_context: config.max_context,
             ..EngineConfig::default()
         });
-        Local::around(engine, config)
+        Local::around(engine, config, on_batched)
     }
 
-    pub fn around(engine: EngineHandle, config: &config::Engine) -> Local {
-        Local {
+    fn around(engine: EngineHandle, config: &config::Engine, on_batched: OnBatched) -> Arc<Local> {
+        Arc::new(Local {
             engine,
             meter: Meter::new(config),
+            batches: Batches::new(config.max_running, on_batched),
             is_padded: config.padding,
-        }
+        })
     }
 
     pub fn engine(&self) -> &EngineHandle {
         &self.engine
     }
 
+    pub fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
     /// Answers one request. Every failure that is known before the first token has its own status; later ones end the stream.
-    pub async fn serve(&self, call: Call<'_>) -> LocalReply {
+    pub async fn serve(self: &Arc<Local>, call: Call<'_>) -> LocalReply {
         let Some(endpoint) = endpoint(call.rest) else {
             return Fault::no_route(call.rest).reply(call.host, call.rest.contains("v1/"));
         };
@@ -120,11 +150,25 @@ impl Local {
         }
     }
 
-    async fn answer(&self, call: Call<'_>, endpoint: &LocalEndpoint) -> Result<LocalReply, Fault> {
-        match read(endpoint, call).await? {
-            Asked::Generate(asked) => self.generate(call.account, *asked).await,
-            Asked::Embed(asked) => self.embed(call.account, asked).await,
-            Asked::Rerank(asked) => self.rerank(call.account, asked).await,
+    async fn answer(
+        self: &Arc<Local>,
+        call: Call<'_>,
+        endpoint: &LocalEndpoint,
+    ) -> Result<LocalReply, Fault> {
+        let caller = call.caller;
+        let account: &str = &caller.account;
+        let asked = read(endpoint, call).await?;
+        if let Some((task, model)) = asked.work() {
+            self.meter.admit(account, task, model)?;
+        }
+        match asked {
+            Asked::Generate(asked) => self.generate(account, *asked).await,
+            Asked::Embed(asked) => self.embed(account, asked).await,
+            Asked::Rerank(asked) => self.rerank(account, asked).await,
+            Asked::Queue(queue) => {
+                self.enqueue(caller, queue.model, queue.requests, call.body.len())
+            }
+            Asked::Poll(id) => self.poll(account, &id),
         }
     }
 
@@ -140,7 +184,6 @@ impl Local {
         };
         let (model, choices) = (first.model.clone(), first.choices);
         let all = choices * requests.len() as u32;
-        self.meter.admit(account, Task::Generation, &model)?;
         let faulty = |error| Fault::engine(error, &model);
         let mut generations = Vec::with_capacity(requests.len());
         for request in requests {
@@ -166,7 +209,7 @@ impl Local {
             .map_err(faulty)?;
         let body = answer.whole(&whole, events.tally());
         Ok(LocalReply {
-            neurons: Some(bill.settle(events.tally())),
+            took: Some(bill.settle(events.tally())),
             ..LocalReply::json(200, body)
         })
     }
@@ -175,7 +218,8 @@ impl Local {
 async fn read(endpoint: &LocalEndpoint, call: Call<'_>) -> Result<Asked, Fault> {
     let ground = Ground {
         endpoint,
-        tenant: call.account,
+        tenant: &call.caller.account,
+        is_queued: call.is_queued(),
     };
     if call.body.len() <= MAX_INLINE_BODY_BYTES {
         return input::read(ground, call.body);
@@ -183,12 +227,14 @@ async fn read(endpoint: &LocalEndpoint, call: Call<'_>) -> Result<Asked, Fault> 
     if call.body.len() > MAX_BODY_BYTES {
         return Err(Fault::too_large(MAX_BODY_BYTES));
     }
-    let (endpoint, tenant) = (endpoint.clone(), call.account.to_owned());
+    let (endpoint, tenant) = (endpoint.clone(), Arc::clone(&call.caller.account));
+    let is_queued = call.is_queued();
     let body = call.body.clone();
     let read = tokio::task::spawn_blocking(move || {
         let ground = Ground {
             endpoint: &endpoint,
             tenant: &tenant,
+            is_queued,
         };
         input::read(ground, &body)
     });
@@ -203,7 +249,8 @@ impl LocalReply {
             content_type: "application/json",
             retry_after_s: None,
             is_final: false,
-            neurons: None,
+            took: None,
+            is_status_report: false,
             body,
         }
     }
@@ -223,7 +270,7 @@ impl LocalReply {
             let name = HeaderName::from_static("x-should-retry");
             headers.insert(name, HeaderValue::from_static("false"));
         }
-        if let Some(neurons) = self.neurons
+        if let Some(Took { neurons, .. }) = self.took
             && let Ok(value) = HeaderValue::from_str(&format!("{neurons:.4}"))
         {
             headers.insert(HeaderName::from_static("cf-ai-neurons"), value);
@@ -236,12 +283,13 @@ impl LocalReply {
             status: self.status,
             headers,
             body,
+            is_status_report: self.is_status_report,
         }
     }
 }
 
 /// The pipeline's way in.
-pub async fn reply(local: Option<&Local>, call: Call<'_>) -> Reply {
+pub async fn reply(local: Option<&Arc<Local>>, call: Call<'_>) -> Reply {
     match local {
         Some(local) => local.serve(call).await,
         None => Fault::no_engine().reply(call.host, call.rest.contains("v1/")),

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::LocalEndpoint;
 use super::fault::Fault;
+use super::meter::Task;
 use super::reply::{Form, Shape};
 use super::values::{Object, mismatch, present, switch, text};
 pub(super) use embed::{Embed, EmbedForm, Rerank};
@@ -28,6 +29,16 @@ pub(super) enum Asked {
     Generate(Box<Generate>),
     Embed(Embed),
     Rerank(Rerank),
+    Queue(Queue),
+    /// How a batch stands, by its id.
+    Poll(String),
+}
+
+/// Requests to be answered when there is time.
+#[derive(Debug)]
+pub(super) struct Queue {
+    pub model: String,
+    pub requests: Vec<Object>,
 }
 
 #[derive(Debug)]
@@ -46,6 +57,32 @@ pub(super) struct Ground<'g> {
     pub endpoint: &'g LocalEndpoint,
     /// Who shares the engine fairly with others: the account.
     pub tenant: &'g str,
+    /// The caller does not wait for the answer.
+    pub is_queued: bool,
+}
+
+impl Asked {
+    /// For the limits: which model, and what it is to do. `None`: none is asked anything now.
+    pub(super) fn work(&self) -> Option<(Task, &str)> {
+        match self {
+            Asked::Generate(asked) => {
+                let first = asked.requests.first()?;
+                Some((Task::Generation, &first.model))
+            }
+            Asked::Embed(asked) => Some((Task::Embeddings, &asked.model)),
+            Asked::Rerank(asked) => Some((Task::Classification, &asked.model)),
+            Asked::Queue(_) | Asked::Poll(_) => None,
+        }
+    }
+}
+
+impl Generate {
+    /// Takes a place only where nobody else wants it.
+    pub(super) fn to_background(&mut self) {
+        for request in &mut self.requests {
+            request.reject_if_busy = true;
+        }
+    }
 }
 
 pub(super) fn read(ground: Ground<'_>, body: &[u8]) -> Result<Asked, Fault> {
@@ -55,10 +92,15 @@ pub(super) fn read(ground: Ground<'_>, body: &[u8]) -> Result<Asked, Fault> {
 pub(super) fn read_object(ground: Ground<'_>, object: &Object) -> Result<Asked, Fault> {
     let model = model(ground.endpoint, object)?;
     match ground.endpoint {
-        LocalEndpoint::Run { .. } => match embed::native(&model, object)? {
-            Some(asked) => Ok(asked),
-            None => native(ground, model, object),
-        },
+        LocalEndpoint::Run { .. } => {
+            if let Some(asked) = queued(ground, &model, object)? {
+                return Ok(asked);
+            }
+            match embed::native(&model, object)? {
+                Some(asked) => Ok(asked),
+                None => native(ground, model, object),
+            }
+        }
         LocalEndpoint::ChatCompletions => chat(ground, model, object),
         LocalEndpoint::Completions => completions(ground, model, object),
         LocalEndpoint::Responses => responses::read(ground, model, object),
@@ -69,6 +111,40 @@ pub(super) fn read_object(ground: Ground<'_>, object: &Object) -> Result<Asked, 
             "Bad input: Error: this path is read with GET",
         )),
     }
+}
+
+/// A batch, or a question after one.
+fn queued(ground: Ground<'_>, model: &str, object: &Object) -> Result<Option<Asked>, Fault> {
+    if let Some(id) = text(object, "request_id")? {
+        return Ok(Some(Asked::Poll(id.to_owned())));
+    }
+    if !ground.is_queued {
+        return match object.contains_key("requests") {
+            true => Err(Fault::input(
+                "requests",
+                "'/requests' is taken with the query `queueRequest=true`",
+            )),
+            false => Ok(None),
+        };
+    }
+    let requests = match present(object, "requests") {
+        // One request alone is a batch of one.
+        None => vec![object.clone()],
+        Some(Value::Array(values)) => {
+            check_length("requests", values.is_empty())?;
+            let request = |(index, value): (usize, &Value)| match value {
+                Value::Object(request) => Ok(request.clone()),
+                other => Err(mismatch(&format!("requests/{index}"), other, "object")),
+            };
+            let requests: Result<_, Fault> = values.iter().enumerate().map(request).collect();
+            requests?
+        }
+        Some(other) => return Err(mismatch("requests", other, "array")),
+    };
+    Ok(Some(Asked::Queue(Queue {
+        model: model.to_owned(),
+        requests,
+    })))
 }
 
 pub(super) fn object(body: &[u8]) -> Result<Object, Fault> {

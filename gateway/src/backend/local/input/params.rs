@@ -156,9 +156,9 @@ const ALWAYS: &[&str] = &[
     "stop_token_ids",
     "use_beam_search",
 ];
-pub(super) const NATIVE: &[&str] = &["logprobs", "top_logprobs", "requests", "request_id"];
-pub(super) const CHAT: &[&str] = &["requests", "request_id"];
-pub(super) const COMPLETION: &[&str] = &["echo", "suffix", "top_logprobs", "requests"];
+pub(super) const NATIVE: &[&str] = &["logprobs", "top_logprobs"];
+pub(super) const CHAT: &[&str] = &[];
+pub(super) const COMPLETION: &[&str] = &["echo", "suffix", "top_logprobs", "tools"];
 pub(super) const RESPONSES: &[&str] = &[
     "store",
     "previous_response_id",

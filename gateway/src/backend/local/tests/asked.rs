@@ -10,6 +10,7 @@ fn asked(rest: &str, body: Value) -> GenerateRequest {
     let ground = Ground {
         endpoint: &endpoint,
         tenant: "acct",
+        is_queued: false,
     };
     match read(ground, with_model(body.clone()).as_bytes()) {
         Ok(Asked::Generate(mut asked)) => asked.requests.remove(0),
@@ -22,6 +23,7 @@ fn fault(rest: &str, body: Value) -> String {
     let ground = Ground {
         endpoint: &endpoint,
         tenant: "acct",
+        is_queued: false,
     };
     match read(ground, with_model(body.clone()).as_bytes()) {
         Err(fault) => fault.text,

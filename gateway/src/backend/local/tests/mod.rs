@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 
 mod asked;
+mod batch;
 mod refusals;
 mod told;
 
@@ -17,13 +18,26 @@ fn settings() -> config::Engine {
     config.engine.expect("on by default")
 }
 
+fn local(engine: &EngineHandle, settings: &config::Engine) -> Arc<Local> {
+    Local::around(engine.clone(), settings, Box::new(|_| {}))
+}
+
+fn caller() -> Caller {
+    Caller {
+        account: "default".into(),
+        gateway: "default".into(),
+        label: "".into(),
+    }
+}
+
 async fn serve(engine: &EngineHandle, host: Host, rest: &str, body: &str) -> LocalReply {
-    let local = Local::around(engine.clone(), &settings());
+    let local = local(engine, &settings());
     let body = Bytes::copy_from_slice(body.as_bytes());
     let call = Call {
         host,
-        account: "default",
-        rest,
+        caller: &caller(),
+        rest: rest.split('?').next().unwrap_or(rest),
+        query: rest.split_once('?').map(|(_, query)| query),
         body: &body,
     };
     local.serve(call).await

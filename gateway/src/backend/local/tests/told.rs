@@ -58,6 +58,7 @@ fn answered(rest: &str, body: Value, told: Vec<Vec<TokenEvent>>) -> (Generate, E
     let ground = Ground {
         endpoint: &endpoint,
         tenant: "default",
+        is_queued: false,
     };
     let Asked::Generate(asked) = read(ground, with_model(body).as_bytes()).expect("valid") else {
         panic!("a generation was asked for")
