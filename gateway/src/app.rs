@@ -161,7 +161,12 @@ impl App {
         }
         #[cfg(feature = "local")]
         if let Some(engine) = &self.engine {
-            rooms::engine(&mut text, &engine.engine().stats());
+            let models = engine.engine().model_stats();
+            let models: Vec<_> = models
+                .into_iter()
+                .map(|(entry, stats)| (entry.id, stats))
+                .collect();
+            rooms::engine(&mut text, &models);
         }
         text
     }

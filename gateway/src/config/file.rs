@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::engine::EngineEntry;
 use super::gateway::GatewayEntry;
 use super::secret::SecretRef;
 use super::{LogFormat, LogLevel};
@@ -30,7 +31,7 @@ pub struct File {
     pub records: Records,
     pub clickhouse: ClickHouse,
     pub redis: Redis,
-    pub engine: Engine,
+    pub engine: EngineEntry,
     pub catalog: Catalog,
     pub providers: BTreeMap<String, Provider>,
     pub gateways: Vec<GatewayEntry>,
@@ -306,63 +307,6 @@ impl Default for Redis {
             key_prefix: "ai-gateway".to_owned(),
             connect_timeout_ms: 1_000,
             command_timeout_ms: 250,
-        }
-    }
-}
-
-/// The embedded engine behind the `workers-ai` provider.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Engine {
-    /// Off: `workers-ai` answers that no engine runs here.
-    pub enabled: bool,
-    /// Where model files are; unset = `models` in `data.dir`.
-    pub model_dir: Option<PathBuf>,
-    /// Models offered; each is loaded on its first use.
-    pub models: Vec<String>,
-    /// Threads of a model's arithmetic; 0 = one per logical core.
-    pub threads: usize,
-    /// Requests generating at once; more wait.
-    pub max_running: usize,
-    /// Requests waiting; past it 429.
-    pub max_waiting: usize,
-    /// Longest prompt and answer together, model tokens; 0 = the model's own window.
-    pub max_context: usize,
-    /// Text of random length in each chunk of a stream.
-    pub padding: bool,
-    /// `off`, `documented`, or a table of requests a minute by task or model.
-    pub requests_per_minute: RequestsPerMinute,
-    /// Neurons an account may use a day, UTC; 0 = no limit.
-    pub neurons_per_day: u64,
-    /// Neurons a million prompt tokens, for models without a published price.
-    pub neurons_per_million_input: f64,
-    /// Neurons a million generated tokens, for models without a published price.
-    pub neurons_per_million_output: f64,
-}
-
-/// A word, or counts by task or model.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum RequestsPerMinute {
-    Word(String),
-    Table(BTreeMap<String, u32>),
-}
-
-impl Default for Engine {
-    fn default() -> Engine {
-        Engine {
-            enabled: true,
-            model_dir: None,
-            models: vec!["@cf/huggingfacetb/smollm2-135m-instruct".to_owned()],
-            threads: 0,
-            max_running: 16,
-            max_waiting: 256,
-            max_context: 0,
-            padding: true,
-            requests_per_minute: RequestsPerMinute::Word("off".to_owned()),
-            neurons_per_day: 0,
-            neurons_per_million_input: 2457.0,
-            neurons_per_million_output: 18252.0,
         }
     }
 }

@@ -4,6 +4,7 @@
 //! durations typed, secrets read), [`reload`] keeps a running process up to date. A [`Config`] never
 //! changes; a reload builds a new one, and a request keeps the one it began with.
 
+pub mod engine;
 #[cfg(test)]
 mod example;
 pub mod file;
@@ -14,7 +15,7 @@ mod resolve;
 pub mod secret;
 mod written;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use engine::{Engine, KvDtype, RequestsPerMinute};
 pub use file::{Admin, Data, File, Log, Tls};
 pub use gateway::{Backoff, DEFAULT_ACCOUNT, DEFAULT_GATEWAY, Gateway, RateLimit, Technique};
 pub use print::{Setting, Source};
@@ -107,33 +109,6 @@ pub struct Redis {
     pub key_prefix: String,
     pub connect_timeout: Duration,
     pub command_timeout: Duration,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub struct Engine {
-    pub model_dir: PathBuf,
-    pub models: Vec<String>,
-    /// 0 = one per logical core.
-    pub threads: usize,
-    pub max_running: usize,
-    pub max_waiting: usize,
-    /// 0 = the model's own window.
-    pub max_context: usize,
-    pub padding: bool,
-    pub requests_per_minute: RequestsPerMinute,
-    pub neurons_per_day: Option<u64>,
-    pub neurons_per_million_input: f64,
-    pub neurons_per_million_output: f64,
-}
-
-/// How often each account may ask.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RequestsPerMinute {
-    Off,
-    /// The original's own numbers.
-    Documented,
-    /// By task (`text-generation`) or model.
-    Table(BTreeMap<String, u32>),
 }
 
 /// What the config says about one provider.

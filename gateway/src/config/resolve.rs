@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Uri};
 
+use super::engine::EngineEntry;
 use super::file::{self, File};
 use super::gateway::{DEFAULT_ACCOUNT, DEFAULT_GATEWAY, Gateway};
 use super::secret::{Environment, Secret, SecretRef};
 use super::written::{self, Written};
 use super::{
-    Cache, Config, ConfigError, Engine, Flood, ProviderConfig, Records, Redis, RequestsPerMinute,
-    Server, Timeouts, print,
+    Cache, Config, ConfigError, Engine, Flood, ProviderConfig, Records, Redis, Server, Timeouts,
+    print,
 };
 
 /// Most a limit counted in bytes may be: what an address space can hold.
@@ -220,62 +221,13 @@ impl Check<'_> {
         })
     }
 
-    fn engine(&mut self, engine: &file::Engine, data: &file::Data) -> Option<Engine> {
-        self.at_least_one("engine.max_running", engine.max_running as u64);
-        let requests_per_minute = self.requests_per_minute(&engine.requests_per_minute);
-        let neurons_per_million_input = self.neurons(
-            "engine.neurons_per_million_input",
-            engine.neurons_per_million_input,
-        );
-        let neurons_per_million_output = self.neurons(
-            "engine.neurons_per_million_output",
-            engine.neurons_per_million_output,
-        );
-        engine.enabled.then(|| Engine {
-            model_dir: engine
-                .model_dir
-                .clone()
-                .unwrap_or_else(|| data.dir.join("models")),
-            models: engine.models.clone(),
-            threads: engine.threads,
-            max_running: engine.max_running,
-            max_waiting: engine.max_waiting,
-            max_context: engine.max_context,
-            padding: engine.padding,
-            requests_per_minute,
-            neurons_per_day: (engine.neurons_per_day > 0).then_some(engine.neurons_per_day),
-            neurons_per_million_input,
-            neurons_per_million_output,
-        })
-    }
-
-    fn requests_per_minute(&mut self, written: &file::RequestsPerMinute) -> RequestsPerMinute {
-        const PATH: &str = "engine.requests_per_minute";
-        match written {
-            file::RequestsPerMinute::Word(word) => match word.as_str() {
-                "off" => RequestsPerMinute::Off,
-                "documented" => RequestsPerMinute::Documented,
-                other => {
-                    let problem =
-                        format!("`{other}` is neither `off` nor `documented` nor a table");
-                    self.problem(PATH, &problem);
-                    RequestsPerMinute::Off
-                }
-            },
-            file::RequestsPerMinute::Table(table) => {
-                for (name, count) in table {
-                    self.at_least_one(&format!("{PATH}.{name}"), u64::from(*count));
-                }
-                RequestsPerMinute::Table(table.clone())
-            }
+    fn engine(&mut self, engine: &EngineEntry, data: &file::Data) -> Option<Engine> {
+        for (key, message) in engine.problems() {
+            self.problem(&format!("engine.{key}"), &message);
         }
-    }
-
-    fn neurons(&mut self, path: &str, value: f64) -> f64 {
-        if !(value.is_finite() && value >= 0.0) {
-            self.problem(path, &format!("{value} is not a number from 0 on"));
-        }
-        value
+        engine
+            .enabled
+            .then(|| Engine::from_entry(engine, &data.dir))
     }
 
     fn catalog(&mut self, catalog: &file::Catalog) -> Option<String> {

@@ -133,54 +133,95 @@ pub fn redis(text: &mut String, stats: &crate::redis::RedisStats, fallbacks: u64
     );
 }
 
+/// One line a model. Their names come from the configuration, so their number is bounded.
 #[cfg(feature = "local")]
-pub fn engine(text: &mut String, stats: &local_inference::Stats) {
-    counter(
-        text,
-        "engine_rejected_total",
-        "Requests refused as busy",
-        stats.rejected,
-    );
-    counter(
-        text,
-        "engine_cancelled_total",
-        "Sequences whose caller left",
-        stats.cancelled,
-    );
-    counter(
-        text,
-        "engine_steps_total",
-        "Steps of all models",
-        stats.steps,
-    );
-    counter(
-        text,
-        "engine_prompt_tokens_total",
-        "Prompt tokens computed",
-        stats.prompt_tokens,
-    );
-    counter(
-        text,
-        "engine_completion_tokens_total",
-        "Tokens generated",
-        stats.completion_tokens,
-    );
-    gauge(
-        text,
-        "engine_admitted",
-        "Requests running or waiting",
-        stats.admitted,
-    );
-    gauge(
-        text,
-        "engine_running",
-        "Sequences in the current step",
-        stats.running,
-    );
-    gauge(
-        text,
-        "engine_kv_blocks",
-        "Key/value blocks in use",
-        stats.kv_blocks,
-    );
+pub fn engine(text: &mut String, models: &[(&str, local_inference::Stats)]) {
+    use local_inference::Stats;
+    type Read = fn(&Stats) -> f64;
+    const COUNTERS: &[(&str, &str, Read)] = &[
+        ("engine_rejected_total", "Requests refused as busy", |s| {
+            s.rejected as f64
+        }),
+        ("engine_cancelled_total", "Answers whose caller left", |s| {
+            s.cancelled as f64
+        }),
+        (
+            "engine_preemptions_total",
+            "Answers that gave their attention memory up for others",
+            |s| s.preemptions as f64,
+        ),
+        ("engine_steps_total", "Steps", |s| s.steps as f64),
+        ("engine_step_seconds_total", "Time spent in steps", |s| {
+            s.step_micros as f64 / 1e6
+        }),
+        (
+            "engine_sample_seconds_total",
+            "Of that, time spent choosing tokens and writing them out",
+            |s| s.sample_micros as f64 / 1e6,
+        ),
+        (
+            "engine_step_tokens_total",
+            "Rows of all steps; by steps, the mean batch",
+            |s| s.step_tokens as f64,
+        ),
+        (
+            "engine_prompt_tokens_total",
+            "Prompt tokens computed",
+            |s| s.prompt_tokens as f64,
+        ),
+        (
+            "engine_cached_tokens_total",
+            "Prompt tokens found computed",
+            |s| s.cached_tokens as f64,
+        ),
+        ("engine_completion_tokens_total", "Tokens generated", |s| {
+            s.completion_tokens as f64
+        }),
+        ("engine_loads_total", "Times the model was loaded", |s| {
+            s.loads as f64
+        }),
+        ("engine_load_failures_total", "Times it could not be", |s| {
+            s.load_failures as f64
+        }),
+        ("engine_unloads_total", "Times it was unloaded", |s| {
+            s.unloads as f64
+        }),
+    ];
+    const GAUGES: &[(&str, &str, Read)] = &[
+        (
+            "engine_admitted",
+            "Answers that have a place, running or waiting",
+            |s| s.admitted as f64,
+        ),
+        ("engine_running", "Answers that take part in steps", |s| {
+            s.running as f64
+        }),
+        ("engine_waiting", "Answers in the queue", |s| {
+            s.waiting as f64
+        }),
+        (
+            "engine_kv_blocks",
+            "Blocks of attention memory held by running answers",
+            |s| s.kv_blocks as f64,
+        ),
+        (
+            "engine_kv_capacity_blocks",
+            "Blocks there are; 0 while not loaded",
+            |s| s.kv_blocks_total as f64,
+        ),
+        ("engine_memory_bytes", "Weights and attention memory", |s| {
+            s.memory_bytes as f64
+        }),
+    ];
+    for (kind, table) in [("counter", COUNTERS), ("gauge", GAUGES)] {
+        for (name, help, read) in table {
+            writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}")
+                .expect("a String takes all text");
+            for (model, stats) in models {
+                let value = read(stats);
+                writeln!(text, "{name}{{model=\"{model}\"}} {value}")
+                    .expect("a String takes all text");
+            }
+        }
+    }
 }

@@ -212,7 +212,7 @@ impl Local {
             let answered = match input::read_object(ground, request) {
                 Ok(Asked::Generate(mut asked)) => {
                     asked.is_stream = false;
-                    asked.to_background();
+                    asked.give_way();
                     self.generate(&caller.account, *asked).await
                 }
                 Ok(Asked::Embed(asked)) => self.embed(&caller.account, asked).await,

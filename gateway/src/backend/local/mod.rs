@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
-use local_inference::{EngineConfig, EngineHandle};
+use local_inference::{EngineConfig, EngineHandle, KvDtype};
 
 use super::{Reply, ReplyBody};
 use crate::config;
@@ -117,6 +117,17 @@ impl Local {
             max_running: config.max_running,
             max_waiting: config.max_waiting,
             max_context: config.max_context,
+            preload: config.preload.clone(),
+            max_step_tokens: config.max_step_tokens,
+            target_step_ms: config.target_step_ms,
+            kv_cache_mib: config.kv_cache_mib,
+            kv_dtype: match config.kv_dtype {
+                config::KvDtype::F32 => KvDtype::F32,
+                config::KvDtype::Bf16 => KvDtype::Bf16,
+            },
+            share_prefixes: config.share_prefixes,
+            memory_budget_mib: config.memory_budget_mib,
+            idle_unload_s: config.idle_unload_s,
             ..EngineConfig::default()
         });
         Local::around(engine, config, on_batched)

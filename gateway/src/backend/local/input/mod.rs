@@ -7,7 +7,7 @@ mod params;
 mod responses;
 mod tools;
 
-use local_inference::{GenerateRequest, OutputFormat, Prompt, ToolChoice};
+use local_inference::{GenerateRequest, OutputFormat, Priority, Prompt, ToolChoice};
 use serde_json::Value;
 
 use super::LocalEndpoint;
@@ -78,9 +78,10 @@ impl Asked {
 
 impl Generate {
     /// Takes a place only where nobody else wants it.
-    pub(super) fn to_background(&mut self) {
+    pub(super) fn give_way(&mut self) {
         for request in &mut self.requests {
             request.reject_if_busy = true;
+            request.priority = Priority::Background;
         }
     }
 }

@@ -38,11 +38,19 @@ async fn a_batch_is_answered_when_the_engine_has_time() {
         { "prompt": 5 },
         { "messages": [{ "role": "user", "content": "x" }] },
     ]);
-    let (status, told, is_report) =
-        post(&local, "a", "queueRequest=true", json!({ "requests": requests })).await;
+    let (status, told, is_report) = post(
+        &local,
+        "a",
+        "queueRequest=true",
+        json!({ "requests": requests }),
+    )
+    .await;
     assert_eq!((status, is_report), (200, true), "{told}");
     let result = &told["result"];
-    assert_eq!((&result["status"], &result["model"]), (&json!("queued"), &json!(MODEL)));
+    assert_eq!(
+        (&result["status"], &result["model"]),
+        (&json!("queued"), &json!(MODEL))
+    );
     let question = json!({ "request_id": result["request_id"] });
     let answers = loop {
         let (status, told, is_report) = post(&local, "a", "", question.clone()).await;
@@ -58,7 +66,10 @@ async fn a_batch_is_answered_when_the_engine_has_time() {
     responses.sort_by_key(|response| response["id"].as_u64());
     assert_eq!(responses[0]["external_reference"], "first");
     assert_eq!(responses[0]["result"]["response"], "four");
-    assert_eq!((&responses[1]["success"], &responses[1]["result"]), (&json!(false), &Value::Null));
+    assert_eq!(
+        (&responses[1]["success"], &responses[1]["result"]),
+        (&json!(false), &Value::Null)
+    );
     assert_eq!(responses[1]["error"]["code"], 5006);
     assert_eq!(responses[2]["external_reference"], Value::Null);
     assert_eq!(answers["usage"]["completion_tokens"], 10);
@@ -123,9 +134,21 @@ async fn a_batch_waits_for_a_busy_engine_and_takes_no_waiting_place() {
 async fn requests_need_the_query_and_a_batch_needs_requests() {
     let local = local(&says("x"), &settings());
     for (query, body, expected) in [
-        ("", json!({ "requests": [{ "prompt": "x" }] }), "with the query `queueRequest=true`"),
-        ("queueRequest=true", json!({ "requests": [] }), "Length of '/requests' must be >= 1"),
-        ("queueRequest=true", json!({ "requests": [1] }), "'number' not in 'object'"),
+        (
+            "",
+            json!({ "requests": [{ "prompt": "x" }] }),
+            "with the query `queueRequest=true`",
+        ),
+        (
+            "queueRequest=true",
+            json!({ "requests": [] }),
+            "Length of '/requests' must be >= 1",
+        ),
+        (
+            "queueRequest=true",
+            json!({ "requests": [1] }),
+            "'number' not in 'object'",
+        ),
     ] {
         let (status, told, _) = post(&local, "a", query, body).await;
         let message = told["errors"][0]["message"].as_str().unwrap_or_default();

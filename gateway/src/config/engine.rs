@@ -1,0 +1,245 @@
+//! The embedded engine's settings: the written form and the resolved one.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// `[engine]` as people write it: the embedded engine behind the `workers-ai` provider.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EngineEntry {
+    /// Off: `workers-ai` answers that no engine runs here.
+    pub enabled: bool,
+    /// Where model files are; unset = `models` in `data.dir`.
+    pub model_dir: Option<PathBuf>,
+    /// Models offered; each is loaded on its first use.
+    pub models: Vec<String>,
+    /// Of these, the ones loaded at start.
+    pub preload: Vec<String>,
+    /// Threads of a model's arithmetic; 0 = one per logical core.
+    pub threads: usize,
+    /// Answers generated at once, each model; more wait.
+    pub max_running: usize,
+    /// Answers waiting, each model; past it 429.
+    pub max_waiting: usize,
+    /// Longest prompt and answer together, model tokens; 0 = the model's own window.
+    pub max_context: usize,
+    /// Model tokens a step may hold.
+    pub max_step_tokens: usize,
+    /// How long a step may take while an answer is being written, milliseconds.
+    pub target_step_ms: u64,
+    /// Attention memory of a model, MiB.
+    pub kv_cache_mib: usize,
+    /// How attention memory keeps numbers.
+    pub kv_dtype: KvDtype,
+    /// Reuse prompt beginnings between accounts too.
+    pub share_prefixes: bool,
+    /// Weights and attention memory of all loaded models, MiB; 0 = no bound.
+    pub memory_budget_mib: usize,
+    /// Seconds after which an unused model is unloaded; 0 = never.
+    pub idle_unload_s: u64,
+    /// Text of random length in each chunk of a stream.
+    pub padding: bool,
+    /// `off`, `documented`, or a table of requests a minute by task or model.
+    pub requests_per_minute: WrittenRequests,
+    /// Neurons an account may use a day, UTC; 0 = no limit.
+    pub neurons_per_day: u64,
+    /// Neurons a million prompt tokens, for models without a published price.
+    pub neurons_per_million_input: f64,
+    /// Neurons a million generated tokens, for models without a published price.
+    pub neurons_per_million_output: f64,
+}
+
+/// A word, or counts by task or model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum WrittenRequests {
+    Word(String),
+    Table(BTreeMap<String, u32>),
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KvDtype {
+    F32,
+    #[default]
+    Bf16,
+}
+
+impl Default for EngineEntry {
+    fn default() -> EngineEntry {
+        EngineEntry {
+            enabled: true,
+            model_dir: None,
+            models: vec!["@cf/huggingfacetb/smollm2-135m-instruct".to_owned()],
+            preload: Vec::new(),
+            threads: 0,
+            max_running: 16,
+            max_waiting: 256,
+            max_context: 0,
+            max_step_tokens: 256,
+            target_step_ms: 60,
+            kv_cache_mib: 1024,
+            kv_dtype: KvDtype::Bf16,
+            share_prefixes: false,
+            memory_budget_mib: 0,
+            idle_unload_s: 0,
+            padding: true,
+            requests_per_minute: WrittenRequests::Word("off".to_owned()),
+            neurons_per_day: 0,
+            neurons_per_million_input: 2457.0,
+            neurons_per_million_output: 18252.0,
+        }
+    }
+}
+
+impl EngineEntry {
+    /// What is wrong with it: key and message.
+    pub(super) fn problems(&self) -> Vec<(String, String)> {
+        let mut problems = Vec::new();
+        let mut say = |key: &str, message: String| problems.push((key.to_owned(), message));
+        for (key, value) in [
+            ("max_running", self.max_running),
+            ("max_step_tokens", self.max_step_tokens),
+            ("kv_cache_mib", self.kv_cache_mib),
+        ] {
+            if value == 0 {
+                say(key, "is 0, at least 1 is needed".to_owned());
+            }
+        }
+        for model in &self.preload {
+            let is_same = |offered: &String| offered.eq_ignore_ascii_case(model);
+            if !self.models.iter().any(is_same) {
+                say("preload", format!("`{model}` is not in engine.models"));
+            }
+        }
+        match &self.requests_per_minute {
+            WrittenRequests::Word(word) if word != "off" && word != "documented" => say(
+                "requests_per_minute",
+                format!("`{word}` is neither `off` nor `documented` nor a table"),
+            ),
+            WrittenRequests::Word(_) => {}
+            WrittenRequests::Table(table) => {
+                for (name, _) in table.iter().filter(|(_, count)| **count == 0) {
+                    let key = format!("requests_per_minute.{name}");
+                    say(&key, "is 0, at least 1 is needed".to_owned());
+                }
+            }
+        }
+        for (key, value) in [
+            ("neurons_per_million_input", self.neurons_per_million_input),
+            (
+                "neurons_per_million_output",
+                self.neurons_per_million_output,
+            ),
+        ] {
+            if !(value.is_finite() && value >= 0.0) {
+                say(key, format!("{value} is not a number from 0 on"));
+            }
+        }
+        problems
+    }
+}
+
+/// What the program uses.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Engine {
+    pub model_dir: PathBuf,
+    pub models: Vec<String>,
+    pub preload: Vec<String>,
+    /// 0 = one per logical core.
+    pub threads: usize,
+    pub max_running: usize,
+    pub max_waiting: usize,
+    /// 0 = the model's own window.
+    pub max_context: usize,
+    pub max_step_tokens: usize,
+    pub target_step_ms: u64,
+    pub kv_cache_mib: usize,
+    pub kv_dtype: KvDtype,
+    pub share_prefixes: bool,
+    /// 0 = no bound.
+    pub memory_budget_mib: usize,
+    /// 0 = never.
+    pub idle_unload_s: u64,
+    pub padding: bool,
+    pub requests_per_minute: RequestsPerMinute,
+    pub neurons_per_day: Option<u64>,
+    pub neurons_per_million_input: f64,
+    pub neurons_per_million_output: f64,
+}
+
+/// How often each account may ask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RequestsPerMinute {
+    Off,
+    /// The original's own numbers.
+    Documented,
+    /// By task (`text-generation`) or model.
+    Table(BTreeMap<String, u32>),
+}
+
+impl Engine {
+    pub(super) fn from_entry(entry: &EngineEntry, data_dir: &Path) -> Engine {
+        let own = || data_dir.join("models");
+        Engine {
+            model_dir: entry.model_dir.clone().unwrap_or_else(own),
+            models: entry.models.clone(),
+            preload: entry.preload.clone(),
+            threads: entry.threads,
+            max_running: entry.max_running,
+            max_waiting: entry.max_waiting,
+            max_context: entry.max_context,
+            max_step_tokens: entry.max_step_tokens,
+            target_step_ms: entry.target_step_ms,
+            kv_cache_mib: entry.kv_cache_mib,
+            kv_dtype: entry.kv_dtype,
+            share_prefixes: entry.share_prefixes,
+            memory_budget_mib: entry.memory_budget_mib,
+            idle_unload_s: entry.idle_unload_s,
+            padding: entry.padding,
+            requests_per_minute: match &entry.requests_per_minute {
+                WrittenRequests::Word(word) if word == "documented" => {
+                    RequestsPerMinute::Documented
+                }
+                WrittenRequests::Word(_) => RequestsPerMinute::Off,
+                WrittenRequests::Table(table) => RequestsPerMinute::Table(table.clone()),
+            },
+            neurons_per_day: (entry.neurons_per_day > 0).then_some(entry.neurons_per_day),
+            neurons_per_million_input: entry.neurons_per_million_input,
+            neurons_per_million_output: entry.neurons_per_million_output,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_problem_is_told_with_its_key() {
+        let written: EngineEntry = toml::from_str(
+            r#"
+            kv_cache_mib = 0
+            preload = ["@cf/a/b"]
+            requests_per_minute = { text-generation = 0 }
+            neurons_per_million_output = -1.0
+            "#,
+        )
+        .unwrap();
+        let keys: Vec<String> = written.problems().into_iter().map(|(key, _)| key).collect();
+        assert_eq!(
+            keys,
+            [
+                "kv_cache_mib",
+                "preload",
+                "requests_per_minute.text-generation",
+                "neurons_per_million_output"
+            ]
+        );
+        let written: EngineEntry = toml::from_str(r#"requests_per_minute = "often""#).unwrap();
+        assert!(written.problems()[0].1.contains("`often`"));
+        assert!(EngineEntry::default().problems().is_empty());
+    }
+}
