@@ -248,7 +248,7 @@ fn attempt(
         upstream_request_id: format!("req_{number}"),
         malformed_events: index as u32,
         collect: true,
-        neurons: (number % 3 == 0).then_some(number as f64 * 0.125),
+        neurons: number.is_multiple_of(3).then_some(number as f64 * 0.125),
         body,
     }
 }
