@@ -23,6 +23,8 @@ pub(crate) trait Lanes: Copy {
     fn max(self, b: Self) -> Self;
     /// The highest of the sixteen.
     fn highest(self) -> f32;
+    /// The sixteen rounded, ties to even, and the sum of what came out. They lie within -128 and 127.
+    fn round_i8(self, out: &mut [i8; LANES]) -> i32;
     /// bf16 values in the low halves of sixteen words, as f32.
     fn load_bf16_low(words: &[u32; LANES]) -> Self;
     /// The same of the high halves.
@@ -121,6 +123,16 @@ impl Lanes for Portable {
     #[inline(always)]
     fn highest(self) -> f32 {
         self.0.into_iter().fold(f32::NEG_INFINITY, f32::max)
+    }
+    #[inline(always)]
+    fn round_i8(self, out: &mut [i8; LANES]) -> i32 {
+        let mut sum = 0;
+        for (out, value) in out.iter_mut().zip(self.0) {
+            let rounded = value.round_ties_even() as i32;
+            *out = rounded as i8;
+            sum += rounded;
+        }
+        sum
     }
     #[inline(always)]
     fn load_bf16_low(words: &[u32; LANES]) -> Portable {
@@ -240,6 +252,15 @@ mod x86 {
         fn highest(self) -> f32 {
             // SAFETY: see above.
             unsafe { _mm512_reduce_max_ps(self.0) }
+        }
+        #[inline(always)]
+        fn round_i8(self, out: &mut [i8; LANES]) -> i32 {
+            // SAFETY: see above.
+            unsafe {
+                let rounded = _mm512_cvtps_epi32(self.0);
+                _mm_storeu_si128(out.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(rounded));
+                _mm512_reduce_add_epi32(rounded)
+            }
         }
         #[inline(always)]
         fn load_bf16_low(words: &[u32; LANES]) -> Avx512 {
@@ -386,6 +407,29 @@ mod x86 {
                 );
                 let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
                 _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+            }
+        }
+        #[inline(always)]
+        fn round_i8(self, out: &mut [i8; LANES]) -> i32 {
+            // SAFETY: see above.
+            unsafe {
+                let (low, high) = (_mm256_cvtps_epi32(self.0), _mm256_cvtps_epi32(self.1));
+                // Packs within halves: 0-3 8-11 | 4-7 12-15, then set in order.
+                let words =
+                    _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(low, high));
+                let bytes = _mm_packs_epi16(
+                    _mm256_castsi256_si128(words),
+                    _mm256_extracti128_si256::<1>(words),
+                );
+                _mm_storeu_si128(out.as_mut_ptr().cast(), bytes);
+                let eight = _mm256_add_epi32(low, high);
+                let four = _mm_add_epi32(
+                    _mm256_castsi256_si128(eight),
+                    _mm256_extracti128_si256::<1>(eight),
+                );
+                let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b01_00_11_10>(four));
+                let one = _mm_add_epi32(two, _mm_shuffle_epi32::<0b10_11_00_01>(two));
+                _mm_cvtsi128_si32(one)
             }
         }
         #[inline(always)]

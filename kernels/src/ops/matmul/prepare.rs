@@ -235,13 +235,31 @@ enum Row<'a> {
 #[inline(always)]
 fn fill_row_body<V: Lanes>(input: Input<'_>, k: usize, row: usize, targets: &Targets<'_>) {
     let source = row_of::<V>(input, k, row);
-    let mut chunk = [0.0f32; TILE_K];
-    let mut start = 0;
-    while start < k {
+    for start in (0..k).step_by(TILE_K) {
         let len = TILE_K.min(k - start);
-        chunk_of::<V>(&source, start, len, &mut chunk);
+        let values = chunk_of::<V>(&source, start, len);
+        if let Some((quants, factors)) = &targets.quants {
+            let (first, rows) = pass_of(row, targets.rows);
+            let place = first * (k / TILE_K) + start / TILE_K * rows + (row - first);
+            // SAFETY: every chunk of every row is filled once, by the item that owns the row, and the layout gives
+            // each its own place.
+            let (quants, factor) = unsafe {
+                (
+                    quants.slice(place * TILE_K, TILE_K),
+                    factors.slice(place, 1),
+                )
+            };
+            factor[0] = quantize(values, quants);
+        }
+        if targets.f32.is_none() && targets.bf16.is_none() {
+            continue;
+        }
+        let mut chunk = [values.0.array(), values.1.array()];
+        let chunk = chunk.as_flattened_mut();
+        // An activation or a bias may have left something behind the end.
+        chunk[len..].fill(0.0);
         if let Some(target) = &targets.f32 {
-            // SAFETY: every chunk of every row is filled once, by the item that owns the row.
+            // SAFETY: as above.
             let out = unsafe { target.slice(row * k + start, len) };
             out.copy_from_slice(&chunk[..len]);
         }
@@ -249,52 +267,31 @@ fn fill_row_body<V: Lanes>(input: Input<'_>, k: usize, row: usize, targets: &Tar
             let width = k.next_multiple_of(2);
             // SAFETY: as above; the last chunk of an odd row takes its padding along.
             let out = unsafe { target.slice(row * width + start, TILE_K.min(width - start)) };
-            // Past the end of the row the chunk holds zeros.
-            for (out, value) in out.iter_mut().zip(&chunk) {
+            for (out, value) in out.iter_mut().zip(chunk) {
                 *out = bf16::from_f32(*value).to_bits();
             }
         }
-        if let Some((quants, factors)) = &targets.quants {
-            let (first, rows) = pass_of(row, targets.rows);
-            let place = first * (k / TILE_K) + start / TILE_K * rows + (row - first);
-            // SAFETY: as above; the layout gives each (row, block) its own place.
-            let (quants, factor) = unsafe {
-                (
-                    quants.slice(place * TILE_K, TILE_K),
-                    factors.slice(place, 1),
-                )
-            };
-            factor[0] = quantize(&chunk, quants);
-        }
-        start += len;
     }
 }
 
 /// Scales 32 values to 127 and rounds them, ties to even.
 #[inline(always)]
-fn quantize(values: &[f32; TILE_K], quants: &mut [i8]) -> Factor {
-    let mut peak = 0.0f32;
-    for value in values {
-        peak = peak.max(value.abs());
-    }
+fn quantize<V: Lanes>(values: (V, V), quants: &mut [i8]) -> Factor {
+    let minus = V::splat(-1.0);
+    let sizes = (
+        values.0.max(values.0.mul(minus)),
+        values.1.max(values.1.mul(minus)),
+    );
+    let peak = sizes.0.max(sizes.1).highest();
     let scale = peak / 127.0;
-    let inverse = if peak > 0.0 { 127.0 / peak } else { 0.0 };
-    let mut sums = [0i32; 2];
-    for ((quants, values), sum) in quants
-        .chunks_exact_mut(16)
-        .zip(values.chunks_exact(16))
-        .zip(&mut sums)
-    {
-        for (quant, value) in quants.iter_mut().zip(values) {
-            let rounded = (value * inverse).round_ties_even() as i32;
-            *quant = rounded as i8;
-            *sum += rounded;
-        }
-    }
+    let inverse = V::splat(if peak > 0.0 { 127.0 / peak } else { 0.0 });
+    let (halves, _) = quants.as_chunks_mut::<LANES>();
+    let first = values.0.mul(inverse).round_i8(&mut halves[0]);
+    let last = values.1.mul(inverse).round_i8(&mut halves[1]);
     Factor {
         scale,
-        sum: scale * (sums[0] + sums[1]) as f32,
-        shift: sums.map(|sum| -8 * sum),
+        sum: scale * (first + last) as f32,
+        shift: [-8 * first, -8 * last],
     }
 }
 
@@ -367,27 +364,16 @@ fn total<V: Lanes>(x: &[f32]) -> f32 {
     sums.array().iter().sum::<f32>() + rest.iter().sum::<f32>()
 }
 
-/// `len` values of the row from `start` on; the chunk's others are zero.
+/// `len` values of the row from `start` on; what follows them is of no use.
 #[inline(always)]
-fn chunk_of<V: Lanes>(row: &Row<'_>, start: usize, len: usize, out: &mut [f32; TILE_K]) {
-    let load = |values: &[f32]| -> [V; 2] {
-        let mut padded = [0.0f32; TILE_K];
-        let part = &values[start..][..len];
-        let whole: &[f32; TILE_K] = match part.try_into() {
-            Ok(whole) => whole,
-            Err(_) => {
-                padded[..len].copy_from_slice(part);
-                &padded
-            }
-        };
-        let halves = whole.as_chunks::<LANES>().0;
-        [V::load(&halves[0]), V::load(&halves[1])]
-    };
-    let values: [V; 2] = match *row {
-        Row::Plain(x) => load(x),
+fn chunk_of<V: Lanes>(row: &Row<'_>, start: usize, len: usize) -> (V, V) {
+    // Both halves are written out: a closure handed to `array::map` would be compiled without the level's registers.
+    match *row {
+        Row::Plain(x) => load::<V>(x, start, len),
         Row::Rms { x, weight, scale } => {
-            let (x, weight, scale) = (load(x), load(weight), V::splat(scale));
-            [0, 1].map(|i| x[i].mul(scale).mul(weight[i]))
+            let scale = V::splat(scale);
+            let (x, weight) = (load::<V>(x, start, len), load::<V>(weight, start, len));
+            (x.0.mul(scale).mul(weight.0), x.1.mul(scale).mul(weight.1))
         }
         Row::Layer {
             x,
@@ -396,40 +382,57 @@ fn chunk_of<V: Lanes>(row: &Row<'_>, start: usize, len: usize, out: &mut [f32; T
             mean,
             scale,
         } => {
-            let bias = bias.map_or([V::splat(0.0); 2], load);
-            let (x, weight) = (load(x), load(weight));
             let (scale, below) = (V::splat(scale), V::splat(-mean));
-            [0, 1].map(|i| x[i].add(below).mul(scale).mul_add(weight[i], bias[i]))
+            let (x, weight) = (load::<V>(x, start, len), load::<V>(weight, start, len));
+            let bias = match bias {
+                Some(bias) => load::<V>(bias, start, len),
+                None => (V::splat(0.0), V::splat(0.0)),
+            };
+            (
+                x.0.add(below).mul(scale).mul_add(weight.0, bias.0),
+                x.1.add(below).mul(scale).mul_add(weight.1, bias.1),
+            )
         }
         Row::Gated {
             gate,
             up,
             activation,
         } => {
-            let (gate, up) = (load(gate), load(up));
-            [0, 1].map(|i| activate(activation, gate[i]).mul(up[i]))
+            let (gate, up) = (load::<V>(gate, start, len), load::<V>(up, start, len));
+            (
+                activate(activation, gate.0).mul(up.0),
+                activate(activation, gate.1).mul(up.1),
+            )
         }
         Row::Activated { x, activation } => {
-            let x = load(x);
-            [0, 1].map(|i| activate(activation, x[i]))
+            let x = load::<V>(x, start, len);
+            (activate(activation, x.0), activate(activation, x.1))
         }
-    };
-    out[..LANES].copy_from_slice(&values[0].array());
-    out[LANES..].copy_from_slice(&values[1].array());
-    // A norm's bias, or an activation away from zero, could have left something behind the end.
-    out[len..].fill(0.0);
+    }
+}
+
+/// `len` values from `start` on, and zeros.
+#[inline(always)]
+fn load<V: Lanes>(values: &[f32], start: usize, len: usize) -> (V, V) {
+    let part = &values[start..][..len];
+    if let Some(whole) = part.first_chunk::<TILE_K>() {
+        let halves = whole.as_chunks::<LANES>().0;
+        return (V::load(&halves[0]), V::load(&halves[1]));
+    }
+    let mut padded = [[0.0f32; LANES]; 2];
+    padded.as_flattened_mut()[..len].copy_from_slice(part);
+    (V::load(&padded[0]), V::load(&padded[1]))
 }
 
 #[inline(always)]
 fn activate<V: Lanes>(activation: Activation, x: V) -> V {
     let one = V::splat(1.0);
-    let logistic = |negated: V| one.add(negated.exp());
     match activation {
-        Activation::Silu => x.div(logistic(x.mul(V::splat(-1.0)))),
+        Activation::Silu => x.div(one.add(x.mul(V::splat(-1.0)).exp())),
         Activation::GeluTanh => {
             const TWICE: f32 = -2.0 * 0.797_884_6;
             let cubic = x.mul(x).mul_add(V::splat(0.044_715), one);
-            x.div(logistic(x.mul(cubic).mul(V::splat(TWICE))))
+            x.div(one.add(x.mul(cubic).mul(V::splat(TWICE)).exp()))
         }
         Activation::GeluErf => gelu_erf(x),
     }
