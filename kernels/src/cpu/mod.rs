@@ -2,6 +2,7 @@
 
 pub(crate) mod attention;
 pub(crate) mod dense;
+pub(crate) mod huge;
 pub(crate) mod lanes;
 pub(crate) mod pack;
 pub mod pool;

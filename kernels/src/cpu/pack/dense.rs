@@ -1,16 +1,16 @@
 //! From rows of plain numbers to column groups.
 
+use super::super::huge::{Buffer, Plain};
 use super::{Bf16Pairs, F16Row, F32Row, TILE_COLUMNS};
 
 /// Calls `put(row of the packed form, lane, value)` for every value, `k` rows a group.
-fn transpose<R: Clone, T>(
+fn transpose<R: Plain, T>(
     columns: usize,
     k: usize,
-    zero: R,
     value: impl Fn(usize) -> T,
     put: impl Fn(&mut R, usize, T),
-) -> Vec<R> {
-    let mut rows = vec![zero; columns.div_ceil(TILE_COLUMNS) * k];
+) -> Buffer<R> {
+    let mut rows = Buffer::zeroed(columns.div_ceil(TILE_COLUMNS) * k);
     for column in 0..columns {
         let (group, lane) = (column / TILE_COLUMNS, column % TILE_COLUMNS);
         for (i, row) in rows[group * k..][..k].iter_mut().enumerate() {
@@ -20,26 +20,24 @@ fn transpose<R: Clone, T>(
     rows
 }
 
-pub(crate) fn pack_f32(columns: usize, k: usize, bytes: &[u8]) -> Vec<F32Row> {
+pub(crate) fn pack_f32(columns: usize, k: usize, bytes: &[u8]) -> Buffer<F32Row> {
     let values = bytes.as_chunks::<4>().0;
     let value = |i: usize| f32::from_le_bytes(values[i]);
-    let zero = F32Row([0.0; TILE_COLUMNS]);
-    transpose(columns, k, zero, value, |row, lane, value| {
+    transpose(columns, k, value, |row: &mut F32Row, lane, value| {
         row.0[lane] = value
     })
 }
 
-pub(crate) fn pack_f16(columns: usize, k: usize, bytes: &[u8]) -> Vec<F16Row> {
+pub(crate) fn pack_f16(columns: usize, k: usize, bytes: &[u8]) -> Buffer<F16Row> {
     let values = bytes.as_chunks::<2>().0;
     let value = |i: usize| u16::from_le_bytes(values[i]);
-    let zero = F16Row([0; TILE_COLUMNS]);
-    transpose(columns, k, zero, value, |row, lane, value| {
+    transpose(columns, k, value, |row: &mut F16Row, lane, value| {
         row.0[lane] = value
     })
 }
 
 /// An odd k is padded by zero.
-pub(crate) fn pack_bf16(columns: usize, k: usize, bytes: &[u8]) -> Vec<Bf16Pairs> {
+pub(crate) fn pack_bf16(columns: usize, k: usize, bytes: &[u8]) -> Buffer<Bf16Pairs> {
     let values = bytes.as_chunks::<2>().0;
     let half = |i: usize| u32::from(u16::from_le_bytes(values[i]));
     let pairs = k.div_ceil(2);
@@ -52,8 +50,7 @@ pub(crate) fn pack_bf16(columns: usize, k: usize, bytes: &[u8]) -> Vec<Bf16Pairs
         };
         half(column * k + i) | second << 16
     };
-    let zero = Bf16Pairs([0; TILE_COLUMNS]);
-    transpose(columns, pairs, zero, pair, |row, lane, pair| {
+    transpose(columns, pairs, pair, |row: &mut Bf16Pairs, lane, pair| {
         row.0[lane] = pair
     })
 }

@@ -31,6 +31,7 @@ mod dense;
 pub(crate) use blocks::pack_quants;
 pub(crate) use dense::{pack_bf16, pack_f16, pack_f32};
 
+use super::huge::{Buffer, Plain};
 use crate::ops::matmul::WeightKind;
 use half::f16;
 
@@ -75,6 +76,17 @@ pub(crate) struct F16Row(pub [u16; TILE_COLUMNS]);
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
 pub(crate) struct Bf16Pairs(pub [u32; TILE_COLUMNS]);
+
+// SAFETY: an array of numbers, aligned to a cache line at most.
+unsafe impl Plain for Line {}
+// SAFETY: as above.
+unsafe impl Plain for ScaleRow {}
+// SAFETY: as above.
+unsafe impl Plain for F32Row {}
+// SAFETY: as above.
+unsafe impl Plain for F16Row {}
+// SAFETY: as above.
+unsafe impl Plain for Bf16Pairs {}
 
 /// How the scales of a tile stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,8 +161,8 @@ pub(crate) struct QuantTiles {
     pub form: TileForm,
     /// Tiles along k.
     pub blocks: usize,
-    lines: Vec<Line>,
-    scales: Vec<ScaleRow>,
+    lines: Buffer<Line>,
+    scales: Buffer<ScaleRow>,
 }
 
 /// One column group: `blocks` tiles and their scales.
@@ -175,14 +187,14 @@ impl QuantTiles {
         QuantTiles {
             form,
             blocks,
-            lines: vec![Line([0; 64]); groups * blocks * form.lines()],
-            scales: vec![ScaleRow([0; 32]); groups * form.scale_rows(blocks)],
+            lines: Buffer::zeroed(groups * blocks * form.lines()),
+            scales: Buffer::zeroed(groups * form.scale_rows(blocks)),
         }
     }
 
     /// Memory held.
     pub(crate) fn bytes(&self) -> usize {
-        size_of_val(self.lines.as_slice()) + size_of_val(self.scales.as_slice())
+        size_of_val(&*self.lines) + size_of_val(&*self.scales)
     }
 
     pub(crate) fn group(&self, group: usize) -> GroupTiles<'_> {

@@ -1,6 +1,7 @@
 //! A packed weight matrix.
 
 use super::WeightKind;
+use crate::cpu::huge::Buffer;
 use crate::cpu::pack::{
     Bf16Pairs, F16Row, F32Row, GroupTiles, QuantTiles, TILE_COLUMNS, TILE_K, TileForm, pack_bf16,
     pack_f16, pack_f32, pack_quants, quant,
@@ -18,9 +19,9 @@ pub struct Matrix {
 
 enum Packed {
     Quant(QuantTiles),
-    F32(Vec<F32Row>),
-    F16(Vec<F16Row>),
-    Bf16(Vec<Bf16Pairs>),
+    F32(Buffer<F32Row>),
+    F16(Buffer<F16Row>),
+    Bf16(Buffer<Bf16Pairs>),
 }
 
 /// Sixteen columns of a matrix.
@@ -91,9 +92,9 @@ impl Matrix {
     pub fn bytes(&self) -> usize {
         match &self.packed {
             Packed::Quant(tiles) => tiles.bytes(),
-            Packed::F32(rows) => size_of_val(rows.as_slice()),
-            Packed::F16(rows) => size_of_val(rows.as_slice()),
-            Packed::Bf16(rows) => size_of_val(rows.as_slice()),
+            Packed::F32(rows) => size_of_val(&**rows),
+            Packed::F16(rows) => size_of_val(&**rows),
+            Packed::Bf16(rows) => size_of_val(&**rows),
         }
     }
 
