@@ -5,11 +5,13 @@ use crate::outbox::Outbox;
 use crate::prompt::chat_template::ChatTemplate;
 use crate::prompt::tokenizer::Tokenizer;
 use crate::request::{
-    DEFAULT_MAX_TOKENS, GenerateRequest, Generation, Message, Prompt, SamplingParams,
+    DEFAULT_MAX_TOKENS, GenerateRequest, Generation, Message, Prompt, SamplingParams, Tool,
+    ToolChoice,
 };
 use crate::sample::random_seed;
 use crate::seat::Seat;
 use crate::sequence::Sequence;
+use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
@@ -41,11 +43,16 @@ impl ModelFront {
         seats: Vec<Seat>,
     ) -> Result<Generation, EngineError> {
         let prompt = std::mem::replace(&mut request.prompt, Prompt::Tokens(Vec::new()));
+        let tools = match request.tool_choice {
+            ToolChoice::None => Vec::new(),
+            _ => request.tools.clone(),
+        };
+        let options = std::mem::take(&mut request.template_options);
         let tokens = match prompt_bytes(&prompt) {
-            0..=MAX_INLINE_PROMPT_BYTES => self.tokens(prompt)?,
+            0..=MAX_INLINE_PROMPT_BYTES => self.tokens(prompt, &tools, &options)?,
             _ => {
                 let front = Arc::clone(self);
-                tokio::task::spawn_blocking(move || front.tokens(prompt))
+                tokio::task::spawn_blocking(move || front.tokens(prompt, &tools, &options))
                     .await
                     .map_err(|error| EngineError::Internal(error.to_string()))??
             }
@@ -72,15 +79,18 @@ impl ModelFront {
         })
     }
 
-    fn tokens(&self, prompt: Prompt) -> Result<Vec<u32>, EngineError> {
+    fn tokens(
+        &self,
+        prompt: Prompt,
+        tools: &[Tool],
+        options: &Map<String, Value>,
+    ) -> Result<Vec<u32>, EngineError> {
+        let render = |messages: &[Message]| self.template.render(messages, tools, options);
         let (text, field) = match prompt {
             Prompt::Text { text, raw: true } => (text, "prompt"),
-            Prompt::Text { text, raw: false } => (
-                self.template.render(&[Message::new("user", text)])?,
-                "prompt",
-            ),
+            Prompt::Text { text, raw: false } => (render(&self.template.chat_of(text))?, "prompt"),
             Prompt::Tokens(tokens) => return self.checked(tokens),
-            Prompt::Messages(messages) => (self.template.render(&messages)?, "messages"),
+            Prompt::Messages(messages) => (render(&messages)?, "messages"),
         };
         let fewest = self.tokenizer.fewest_tokens(text.len());
         if fewest > self.window {

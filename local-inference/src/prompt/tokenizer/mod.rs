@@ -197,9 +197,14 @@ impl Tokenizer {
         kind.is_none_or(|kind| kind.is_special())
     }
 
+    /// The token of this name, as the vocabulary spells it.
+    pub(crate) fn token(&self, name: &str) -> Option<u32> {
+        self.encoder.id(name)
+    }
+
     /// The control token of this name.
     pub(crate) fn control_token(&self, name: &str) -> Option<u32> {
-        let id = self.encoder.id(name)?;
+        let id = self.token(name)?;
         self.is_special(id).then_some(id)
     }
 
