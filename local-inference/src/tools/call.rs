@@ -105,7 +105,10 @@ impl CallReader {
                 match scanner.push(letter) {
                     Scan::Inside => Read::Going,
                     Scan::Last => match serde_json::from_str::<String>(&self.token) {
-                        Ok(key) => self.go(Place::Colon(field(&key))),
+                        Ok(key) if self.is_started || is_of_a_call(&key) => {
+                            self.go(Place::Colon(field(&key)))
+                        }
+                        Ok(_) => Read::Broken,
                         Err(_) => Read::Broken,
                     },
                     _ => Read::Broken,
@@ -250,6 +253,11 @@ fn field(key: &str) -> Field {
         "function" => Field::Function,
         _ => Field::Other,
     }
+}
+
+/// Before the name stands nothing but what calls are known to hold: any other object is text at its first key, not at its end.
+fn is_of_a_call(key: &str) -> bool {
+    field(key) != Field::Other || matches!(key, "id" | "type" | "index")
 }
 
 fn may_begin(found: Field, letter: char) -> bool {

@@ -276,6 +276,11 @@ fn arguments_stream_as_soon_as_the_name_is_known() {
         [arguments("}"), ToolPiece::CallEnd { index: 0 }]
     );
     assert_eq!(push("\n</tool_call>"), []);
+    // An object that is no call streams from its first key on.
+    let mut reader = ToolReader::new(ToolFormat::Json, &tools());
+    let mut pieces = Vec::new();
+    reader.push("{\"city\"", &mut pieces);
+    assert_eq!(pieces, [ToolPiece::Text("{\"city\"".to_owned())]);
 }
 
 #[test]
