@@ -5,7 +5,7 @@
 //! | [`matmul`] | rows, normed or activated on the way, x packed weights (every [`WeightKind`]) -> f32 | AVX-512 VNNI and BF16, AVX2 |
 //! | [`norm_rows`] | the same preparation of rows without a product | AVX-512, AVX2 |
 //! | [`attend_prepare`] | head norms, rotation, keys and values into their blocks | AVX-512, AVX2 |
-//! | [`paged_attention`] | causal grouped-head attention over paged keys and values (f32, bf16) | AVX-512, AVX2 |
+//! | [`paged_attention`] | causal grouped-head attention over paged keys and values (f32, bf16) | AVX-512 and BF16, AVX2 |
 //! | [`top_k`], [`argmax`], [`log_sum_exp`] | the likeliest tokens of a row of logits, and what all weigh | AVX-512, AVX2 |
 //!
 //! Each op stands beside the plain loops it replaces, and `tests/` holds the two together over odd

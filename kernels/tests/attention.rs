@@ -227,8 +227,13 @@ impl Case {
         let expected = self.expected();
         for level in levels() {
             let out = self.run(level, &Pool::new(3), &mut self.memory(), &[self.len()]);
-            // 1e-5 of what is averaged, which lies within 3.
-            assert_close(&out, &expected, 2e-5, &format!("{what} {level:?}"));
+            let tolerance = match (self.dtype, level) {
+                // Weights may be rounded to bf16: 1 in 512 of each, of averages within 3 and mostly far from it.
+                (KvDtype::Bf16, Level::Avx512) => 4e-3,
+                // 1e-5 of what is averaged, which lies within 3.
+                _ => 2e-5,
+            };
+            assert_close(&out, &expected, tolerance, &format!("{what} {level:?}"));
         }
     }
 }

@@ -29,6 +29,16 @@ pub(crate) trait Lanes: Copy {
     fn load_bf16_low(words: &[u32; LANES]) -> Self;
     /// The same of the high halves.
     fn load_bf16_high(words: &[u32; LANES]) -> Self;
+    /// Whether the two methods below exist: products of bf16 pairs at twice the speed of f32.
+    const HAS_PAIRS: bool = false;
+    /// Rounded to bf16, neighbours together in a word; and what the rounded values are as f32.
+    fn round_pairs(self) -> ([u32; LANES / 2], Self) {
+        unreachable!("asked only where `HAS_PAIRS`")
+    }
+    /// `self` plus, in each lane, low times low half and high times high half of `pair` and the lane's word.
+    fn add_pairs(self, _pair: u32, _words: &[u32; LANES]) -> Self {
+        unreachable!("asked only where `HAS_PAIRS`")
+    }
 }
 
 /// Asks for the cache line at `address`, which may be anywhere, to be brought near.
@@ -145,7 +155,7 @@ impl Lanes for Portable {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) use x86::{Avx2, Avx512};
+pub(crate) use x86::{Avx2, Avx512, Avx512Pairs};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
@@ -156,25 +166,29 @@ mod x86 {
     use std::f32::consts::LOG2_E;
 
     #[derive(Clone, Copy)]
-    pub(crate) struct Avx512(__m512);
+    pub(crate) struct Avx512Lanes<const PAIRS: bool>(__m512);
+
+    pub(crate) type Avx512 = Avx512Lanes<false>;
+    /// With AVX512-BF16: where it is named, that feature is on too.
+    pub(crate) type Avx512Pairs = Avx512Lanes<true>;
 
     // SAFETY (all blocks below): these types are named only in functions that enable the features they use, called only at
     // the level that was detected; loads and stores are of whole arrays of sixteen.
-    impl Lanes for Avx512 {
+    impl<const PAIRS: bool> Lanes for Avx512Lanes<PAIRS> {
         #[inline(always)]
-        fn splat(value: f32) -> Avx512 {
+        fn splat(value: f32) -> Self {
             // SAFETY: see above.
-            Avx512(unsafe { _mm512_set1_ps(value) })
+            Self(unsafe { _mm512_set1_ps(value) })
         }
         #[inline(always)]
-        fn load(values: &[f32; LANES]) -> Avx512 {
+        fn load(values: &[f32; LANES]) -> Self {
             // SAFETY: see above.
-            Avx512(unsafe { _mm512_loadu_ps(values.as_ptr()) })
+            Self(unsafe { _mm512_loadu_ps(values.as_ptr()) })
         }
         #[inline(always)]
-        fn load_f16(bits: &[u16; LANES]) -> Avx512 {
+        fn load_f16(bits: &[u16; LANES]) -> Self {
             // SAFETY: see above.
-            Avx512(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(bits.as_ptr().cast())) })
+            Self(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(bits.as_ptr().cast())) })
         }
         #[inline(always)]
         fn array(self) -> [f32; LANES] {
@@ -184,22 +198,22 @@ mod x86 {
             values
         }
         #[inline(always)]
-        fn mul_add(self, b: Avx512, c: Avx512) -> Avx512 {
+        fn mul_add(self, b: Self, c: Self) -> Self {
             // SAFETY: see above.
-            Avx512(unsafe { _mm512_fmadd_ps(self.0, b.0, c.0) })
+            Self(unsafe { _mm512_fmadd_ps(self.0, b.0, c.0) })
         }
         #[inline(always)]
-        fn mul(self, b: Avx512) -> Avx512 {
+        fn mul(self, b: Self) -> Self {
             // SAFETY: see above.
-            Avx512(unsafe { _mm512_mul_ps(self.0, b.0) })
+            Self(unsafe { _mm512_mul_ps(self.0, b.0) })
         }
         #[inline(always)]
-        fn div(self, b: Avx512) -> Avx512 {
+        fn div(self, b: Self) -> Self {
             // SAFETY: see above.
-            Avx512(unsafe { _mm512_div_ps(self.0, b.0) })
+            Self(unsafe { _mm512_div_ps(self.0, b.0) })
         }
         #[inline(always)]
-        fn exp(self) -> Avx512 {
+        fn exp(self) -> Self {
             // SAFETY: see above.
             unsafe {
                 let splat = |value: f32| _mm512_set1_ps(value);
@@ -217,11 +231,11 @@ mod x86 {
                 let exponent = _mm512_add_epi32(_mm512_cvtps_epi32(whole), _mm512_set1_epi32(127));
                 let scale = _mm512_castsi512_ps(_mm512_slli_epi32::<23>(exponent));
                 let is_seen = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(self.0, splat(LOWEST));
-                Avx512(_mm512_maskz_mul_ps(is_seen, mantissa, scale))
+                Self(_mm512_maskz_mul_ps(is_seen, mantissa, scale))
             }
         }
         #[inline(always)]
-        fn exp2(self) -> Avx512 {
+        fn exp2(self) -> Self {
             // SAFETY: see above.
             unsafe {
                 let splat = |value: f32| _mm512_set1_ps(value);
@@ -235,18 +249,18 @@ mod x86 {
                 for coefficient in &exp2::COEFFICIENTS[1..] {
                     sum = _mm512_fmadd_ps(sum, rest, splat(*coefficient));
                 }
-                Avx512(_mm512_scalef_ps(sum, whole))
+                Self(_mm512_scalef_ps(sum, whole))
             }
         }
         #[inline(always)]
-        fn add(self, b: Avx512) -> Avx512 {
+        fn add(self, b: Self) -> Self {
             // SAFETY: see above.
-            Avx512(unsafe { _mm512_add_ps(self.0, b.0) })
+            Self(unsafe { _mm512_add_ps(self.0, b.0) })
         }
         #[inline(always)]
-        fn max(self, b: Avx512) -> Avx512 {
+        fn max(self, b: Self) -> Self {
             // SAFETY: see above.
-            Avx512(unsafe { _mm512_max_ps(self.0, b.0) })
+            Self(unsafe { _mm512_max_ps(self.0, b.0) })
         }
         #[inline(always)]
         fn highest(self) -> f32 {
@@ -263,20 +277,41 @@ mod x86 {
             }
         }
         #[inline(always)]
-        fn load_bf16_low(words: &[u32; LANES]) -> Avx512 {
+        fn load_bf16_low(words: &[u32; LANES]) -> Self {
             // SAFETY: see above.
             unsafe {
                 let words = _mm512_loadu_si512(words.as_ptr().cast());
-                Avx512(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(words)))
+                Self(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(words)))
             }
         }
         #[inline(always)]
-        fn load_bf16_high(words: &[u32; LANES]) -> Avx512 {
+        fn load_bf16_high(words: &[u32; LANES]) -> Self {
             // SAFETY: see above.
             unsafe {
                 let words = _mm512_loadu_si512(words.as_ptr().cast());
                 let high = _mm512_set1_epi32(0xffff_0000_u32 as i32);
-                Avx512(_mm512_castsi512_ps(_mm512_and_si512(words, high)))
+                Self(_mm512_castsi512_ps(_mm512_and_si512(words, high)))
+            }
+        }
+        const HAS_PAIRS: bool = PAIRS;
+        #[inline(always)]
+        fn round_pairs(self) -> ([u32; LANES / 2], Self) {
+            // SAFETY: see above; a register of sixteen bf16 is eight words.
+            unsafe {
+                let pairs = std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(self.0));
+                let values = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(pairs));
+                let words = std::mem::transmute::<__m256i, [u32; LANES / 2]>(pairs);
+                (words, Self(_mm512_castsi512_ps(values)))
+            }
+        }
+        #[inline(always)]
+        fn add_pairs(self, pair: u32, words: &[u32; LANES]) -> Self {
+            // SAFETY: see above; sixteen words are a register of bf16 pairs.
+            unsafe {
+                let pairs = |words| std::mem::transmute::<__m512i, __m512bh>(words);
+                let pair = pairs(_mm512_set1_epi32(pair.cast_signed()));
+                let words = pairs(_mm512_loadu_si512(words.as_ptr().cast()));
+                Self(_mm512_dpbf16_ps(self.0, pair, words))
             }
         }
     }

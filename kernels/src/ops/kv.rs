@@ -16,7 +16,7 @@ use half::bf16;
 pub const BLOCK_TOKENS: usize = 16;
 const _: () = assert!(BLOCK_TOKENS == LANES);
 
-/// What keys and values are stored as. Arithmetic on them is f32 either way.
+/// What keys and values are stored as. Sums are f32 either way; weights of bf16 values may be rounded to bf16 too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KvDtype {
     F32,
@@ -175,6 +175,8 @@ pub(crate) trait Cells {
     fn low<V: Lanes>(words: &[Self::Word; LANES]) -> V;
     /// Their second values; only where a word has two.
     fn high<V: Lanes>(words: &[Self::Word; LANES]) -> V;
+    /// The words as pairs of bf16; only where they are that.
+    fn pairs(words: &[Self::Word; LANES]) -> &[u32; LANES];
     /// Stores one position of one head. `keys` and `values` are that head's parts of the block.
     fn store(
         keys: &mut [Self::Word],
@@ -212,6 +214,10 @@ impl Cells for F32Cells {
     }
     #[inline(always)]
     fn high<V: Lanes>(_: &[f32; LANES]) -> V {
+        unreachable!("a word has one value")
+    }
+    #[inline(always)]
+    fn pairs(_: &[f32; LANES]) -> &[u32; LANES] {
         unreachable!("a word has one value")
     }
     #[inline(always)]
@@ -256,6 +262,10 @@ impl Cells for Bf16Cells {
     #[inline(always)]
     fn high<V: Lanes>(words: &[u32; LANES]) -> V {
         V::load_bf16_high(words)
+    }
+    #[inline(always)]
+    fn pairs(words: &[u32; LANES]) -> &[u32; LANES] {
+        words
     }
     #[inline(always)]
     fn store(keys: &mut [u32], values: &mut [u32], slot: usize, key: &[f32], value: &[f32]) {

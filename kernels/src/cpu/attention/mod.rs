@@ -1,17 +1,18 @@
-//! The inner loops of paged attention, generic over registers and over what keys and values are stored as.
+//! The walk of paged attention: queries over the blocks they see, tile by tile, and what becomes of partial results.
 //!
-//! Queries are taken in groups of up to eight that share each load of a key or value. Positions are taken in tiles of
-//! [`TILE_BLOCKS`] blocks: all scores of a tile, one correction of the running maximum, then all its values. Groups and tiles
-//! are cut at fixed places and every sum runs over positions in order, so no grouping changes a bit.
+//! All is generic over registers and over what keys and values are stored as. [`plan`] says who walks what, [`step`] holds the
+//! inner loops.
 
 pub(crate) mod plan;
+mod step;
 
-use super::lanes::{LANES, Lanes, at_level, prefetch};
+use super::lanes::{LANES, Lanes, at_level};
 use crate::ops::kv::{BLOCK_TOKENS, Bf16Cells, Cells, F32Cells, KvShape};
 use crate::ops::paged_attention::AttentionSpec;
 use crate::ops::{exp2, widened};
 use std::cell::RefCell;
 use std::ops::Range;
+use step::{Block, Group, Tile, step};
 
 /// Blocks whose scores are computed before their values are read.
 const TILE_BLOCKS: usize = 4;
@@ -75,8 +76,21 @@ impl Walked for F32Cells {
 
 impl Walked for Bf16Cells {
     fn walk(level: crate::Level, walk: Walk<'_, Bf16Cells>) {
-        STATE.with_borrow_mut(|state| walk_bf16(level, walk, state));
+        STATE.with_borrow_mut(|state| {
+            #[cfg(target_arch = "x86_64")]
+            if level == crate::Level::Avx512 && crate::dispatch::has_bf16_products() {
+                // SAFETY: the level was detected, and so was the feature it does not include.
+                return unsafe { walk_bf16_pairs(walk, state) };
+            }
+            walk_bf16(level, walk, state);
+        });
     }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,fma,f16c")]
+fn walk_bf16_pairs(walk: Walk<'_, Bf16Cells>, state: &mut State) {
+    walk_body::<super::lanes::Avx512Pairs, Bf16Cells>(walk, state);
 }
 
 at_level!(walk_f32 = walk_body_f32(walk: Walk<'_, F32Cells>, state: &mut State));
@@ -289,247 +303,6 @@ fn write_out_body<const FMA: bool>(
         let scale = 1.0 / partial[TOTALS..SUMS].iter().sum::<f32>();
         for (out, sum) in out.iter_mut().zip(&partial[SUMS..]) {
             *out = sum * scale;
-        }
-    }
-}
-
-/// One head's keys and values in a block.
-type Block<'a, W> = (&'a [W], &'a [W]);
-
-/// Up to [`TILE_BLOCKS`] blocks of one head.
-struct Tile<'a, C: Cells> {
-    blocks: [Block<'a, C::Word>; TILE_BLOCKS],
-    /// What comes after them: blocks lie anywhere, and the machine's own foresight ends with each.
-    ahead: [Block<'a, C::Word>; TILE_BLOCKS],
-    len: usize,
-    first_position: usize,
-    /// Positions from there on that hold something the item's rows may see; may be more than the tile has.
-    filled: usize,
-    width: usize,
-    spec: AttentionSpec,
-}
-
-/// Up to eight queries and their state.
-struct Group<'a> {
-    queries: &'a [f32],
-    partial: &'a mut [f32],
-    /// Number of its first query in the item, the item's first position, and the queries of a row: they give positions.
-    first: usize,
-    position: usize,
-    heads: usize,
-}
-
-type Weights = [[f32; LANES]; TILE_BLOCKS];
-
-#[inline(always)]
-fn step<V: Lanes, C: Cells, const R: usize>(tile: &Tile<'_, C>, group: Group<'_>) {
-    let mut weights = [[[0.0f32; LANES]; TILE_BLOCKS]; R];
-    let mut highest = [V::splat(f32::NEG_INFINITY); R];
-    let positions: [usize; R] =
-        std::array::from_fn(|r| group.position + (group.first + r) / group.heads);
-    let seen_by_all = tile.spec.first_seen(positions[R - 1])..positions[0] + 1;
-    let mut slot = 0;
-    while slot < tile.len {
-        // Two blocks together, where there are two, need each query's value in a register only once.
-        let len = 2.min(tile.len - slot);
-        let scores = match len {
-            2 => scores::<V, C, R, 2>(tile, slot, group.first == 0, group.queries),
-            _ => {
-                let [scores] = scores::<V, C, R, 1>(tile, slot, group.first == 0, group.queries);
-                [scores; 2]
-            }
-        };
-        for (scores, slot) in scores.into_iter().zip(slot..slot + len) {
-            let first = tile.first_position + slot * BLOCK_TOKENS;
-            let is_seen = first >= seen_by_all.start && first + BLOCK_TOKENS <= seen_by_all.end;
-            for r in 0..R {
-                let mut score = scores[r];
-                if let Some(cap) = tile.spec.soft_cap {
-                    score = bent(score, cap);
-                }
-                let mut values = score.array();
-                if !is_seen {
-                    // Another row's future, a slot never written, or what the window has passed.
-                    let begin = tile.spec.first_seen(positions[r]).saturating_sub(first);
-                    let end = (positions[r] + 1).saturating_sub(first);
-                    values[..begin.min(BLOCK_TOKENS)].fill(f32::NEG_INFINITY);
-                    values[end.min(BLOCK_TOKENS)..].fill(f32::NEG_INFINITY);
-                }
-                weights[r][slot] = values;
-                highest[r] = highest[r].max(V::load(&values));
-            }
-        }
-        slot += len;
-    }
-    let partials = group.partial.chunks_exact_mut(SUMS + tile.width);
-    let mut tops = [0.0f32; R];
-    let mut shrink = [0.0f32; LANES];
-    for (r, partial) in partials.enumerate().take(R) {
-        // Nothing seen yet: every distance from this top is minus infinity, every weight 0.
-        tops[r] = highest[r].highest().max(partial[0]).max(f32::MIN);
-        shrink[r] = partial[0] - tops[r];
-        partial[0] = tops[r];
-    }
-    let shrink = V::load(&shrink).exp2().array();
-    let partials = group.partial.chunks_exact_mut(SUMS + tile.width);
-    for (r, partial) in partials.enumerate().take(R) {
-        let top = V::splat(-tops[r]);
-        let mut total = V::splat(0.0);
-        for weight in &mut weights[r][..tile.len] {
-            let value = V::load(weight).add(top).exp2();
-            total = total.add(value);
-            *weight = value.array();
-        }
-        let totals = partial[TOTALS..]
-            .first_chunk_mut()
-            .expect("before the sums");
-        *totals = V::load(totals).mul_add(V::splat(shrink[r]), total).array();
-    }
-    let mut column = 0;
-    while column < tile.width {
-        let left = (tile.width - column) / LANES;
-        if R <= 4 && left >= 4 {
-            add_values::<V, C, R, 4>(
-                tile,
-                column,
-                &weights,
-                &shrink,
-                group.first == 0,
-                group.partial,
-            );
-            column += 4 * LANES;
-        } else if left >= 2 {
-            add_values::<V, C, R, 2>(
-                tile,
-                column,
-                &weights,
-                &shrink,
-                group.first == 0,
-                group.partial,
-            );
-            column += 2 * LANES;
-        } else {
-            add_values::<V, C, R, 1>(
-                tile,
-                column,
-                &weights,
-                &shrink,
-                group.first == 0,
-                group.partial,
-            );
-            column += LANES;
-        }
-    }
-}
-
-/// The scores of `B` blocks from `slot` on, for each query.
-#[inline(always)]
-fn scores<V: Lanes, C: Cells, const R: usize, const B: usize>(
-    tile: &Tile<'_, C>,
-    slot: usize,
-    is_first: bool,
-    queries: &[f32],
-) -> [[V; R]; B] {
-    let mut scores = [[V::splat(0.0); R]; B];
-    // Sixteen dimensions at a time: their words of each block's keys, and their values of each query.
-    let step = LANES / C::WORD_VALUES;
-    let mut keys: [_; B] =
-        std::array::from_fn(|b| tile.blocks[slot + b].0.as_chunks::<LANES>().0.chunks(step));
-    let queries = queries.as_chunks::<LANES>().0.as_chunks::<R>().0;
-    for (chunk, query) in queries.iter().enumerate() {
-        let keys: [&[[C::Word; LANES]]; B] = std::array::from_fn(|b| keys[b].next().unwrap_or(&[]));
-        let words = keys.iter().map(|keys| keys.len()).min().unwrap_or(0);
-        for i in 0..words.min(step) {
-            if is_first {
-                for b in 0..B {
-                    let ahead = tile.ahead[slot + b].0.as_ptr();
-                    prefetch(ahead.wrapping_add((chunk * step + i) * LANES));
-                }
-            }
-            let key: [V; B] = std::array::from_fn(|b| C::low(&keys[b][i]));
-            for r in 0..R {
-                let query = V::splat(query[r][C::WORD_VALUES * i]);
-                for b in 0..B {
-                    scores[b][r] = query.mul_add(key[b], scores[b][r]);
-                }
-            }
-            if C::WORD_VALUES == 2 {
-                let key: [V; B] = std::array::from_fn(|b| C::high(&keys[b][i]));
-                for r in 0..R {
-                    let query = V::splat(query[r][2 * i + 1]);
-                    for b in 0..B {
-                        scores[b][r] = query.mul_add(key[b], scores[b][r]);
-                    }
-                }
-            }
-        }
-    }
-    scores
-}
-
-/// `cap * tanh(score / cap)`, by powers: tanh x = 1 - 2 / (e^2x + 1).
-#[inline(always)]
-fn bent<V: Lanes>(score: V, cap: f32) -> V {
-    let twice = score.mul(V::splat(2.0 / cap)).exp2();
-    let below = twice.add(V::splat(1.0));
-    let part = V::splat(-2.0 * cap * UNIT).div(below);
-    V::splat(cap * UNIT).add(part)
-}
-
-/// `N` registers of each query's sums, from `column` on: what was there shrunk, plus the tile's values by weight.
-#[inline(always)]
-fn add_values<V: Lanes, C: Cells, const R: usize, const N: usize>(
-    tile: &Tile<'_, C>,
-    column: usize,
-    weights: &[Weights; R],
-    shrink: &[f32; LANES],
-    is_first: bool,
-    partial: &mut [f32],
-) {
-    let sums = |r: usize| r * (SUMS + tile.width) + SUMS + column..;
-    let mut parts = [[V::splat(0.0); N]; R];
-    for r in 0..R {
-        let sums = partial[sums(r)].as_chunks::<LANES>().0;
-        for n in 0..N {
-            parts[r][n] = V::load(&sums[n]).mul(V::splat(shrink[r]));
-        }
-    }
-    for (slot, (_, values)) in tile.blocks[..tile.len].iter().enumerate() {
-        let filled = (tile.filled - slot * BLOCK_TOKENS).min(BLOCK_TOKENS);
-        for (j, row) in values.chunks_exact(tile.width).enumerate() {
-            let position = j * C::WORD_VALUES;
-            if position >= filled {
-                break;
-            }
-            let words = row[column..].as_chunks::<LANES>().0;
-            if is_first {
-                for n in 0..N {
-                    let ahead = tile.ahead[slot].1.as_ptr();
-                    prefetch(ahead.wrapping_add(j * tile.width + column + n * LANES));
-                }
-            }
-            for n in 0..N {
-                let value = C::low::<V>(&words[n]);
-                for r in 0..R {
-                    parts[r][n] = V::splat(weights[r][slot][position]).mul_add(value, parts[r][n]);
-                }
-            }
-            // The odd position of the last pair may never have been written; not even its product with 0 is safe.
-            if C::WORD_VALUES == 2 && position + 1 < filled {
-                for n in 0..N {
-                    let value = C::high::<V>(&words[n]);
-                    for r in 0..R {
-                        let weight = V::splat(weights[r][slot][position + 1]);
-                        parts[r][n] = weight.mul_add(value, parts[r][n]);
-                    }
-                }
-            }
-        }
-    }
-    for r in 0..R {
-        let sums = partial[sums(r)].as_chunks_mut::<LANES>().0;
-        for n in 0..N {
-            sums[n] = parts[r][n].array();
         }
     }
 }
