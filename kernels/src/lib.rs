@@ -7,6 +7,7 @@
 //! | [`attend_prepare`] | head norms, rotation, keys and values into their blocks | AVX-512, AVX2 |
 //! | [`paged_attention`] | causal grouped-head attention over paged keys and values (f32, bf16) | AVX-512 and BF16, AVX2 |
 //! | [`top_k`], [`argmax`], [`log_sum_exp`] | the likeliest tokens of a row of logits, and what all weigh | AVX-512, AVX2 |
+//! | [`group_weights`] | the softmax of a row of logits, summed up by groups: what a draw needs | AVX-512, AVX2 |
 //!
 //! Each op stands beside the plain loops it replaces, and `tests/` holds the two together over odd
 //! shapes. Which variant runs is decided once, from what the CPU can do
@@ -34,6 +35,7 @@ pub use cpu::priority::lower_thread_priority;
 pub use dispatch::Level;
 pub use error::KernelError;
 pub use ops::attend_prepare::{HeadNorm, QkvLayout, attend_prepare};
+pub use ops::group_weights::{GROUP, group_weights};
 pub use ops::kv::{BLOCK_TOKENS, KvDtype, KvMemory, KvShape};
 pub use ops::matmul::{
     Activation, Input, MatmulScratch, Matrix, Part, Store, WeightKind, matmul, norm_rows,

@@ -1,17 +1,20 @@
-//! The caller's side of a loaded model: from a request to a sequence, before the queue.
+//! The caller's side of a loaded model: from a request to sequences, before the queue.
 
+use crate::answer::{Answer, Calls};
 use crate::error::EngineError;
 use crate::outbox::Outbox;
 use crate::prompt::chat_template::ChatTemplate;
+use crate::prompt::detokenizer::Detokenizer;
 use crate::prompt::tokenizer::Tokenizer;
 use crate::request::{
-    DEFAULT_MAX_TOKENS, GenerateRequest, Generation, Message, Prompt, SamplingParams, Tool,
-    ToolChoice,
+    DEFAULT_MAX_TOKENS, GenerateRequest, Generation, Message, OutputFormat, Prompt, SamplingParams,
+    Tool, ToolChoice,
 };
+use crate::sample::grammar::{Constraint, Grammar, GrammarFactory};
 use crate::sample::random_seed;
 use crate::seat::Seat;
 use crate::sequence::Sequence;
-use serde_json::{Map, Value};
+use crate::tools::{Markers, ToolFormat, ToolReader};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
@@ -28,47 +31,74 @@ pub(crate) enum Command {
 
 /// What requests share of a loaded model.
 pub(crate) struct ModelFront {
-    pub tokenizer: Arc<Tokenizer>,
-    pub template: ChatTemplate,
-    /// Prompt and answer together, in tokens.
-    pub window: usize,
     pub inbox: Sender<Command>,
+    tokenizer: Arc<Tokenizer>,
+    template: ChatTemplate,
+    /// Prompt and answer together, in tokens.
+    window: usize,
+    tool_format: ToolFormat,
+    markers: Arc<Markers>,
+    grammars: GrammarFactory,
+}
+
+/// A request as the engine thread needs it.
+struct Read {
+    tokens: Vec<u32>,
+    max_tokens: usize,
+    grammar: Option<Grammar>,
 }
 
 impl ModelFront {
-    /// Puts the request into the engine's queue, one sequence for each seat.
+    pub(crate) fn new(
+        tokenizer: Arc<Tokenizer>,
+        template: ChatTemplate,
+        window: usize,
+        inbox: Sender<Command>,
+    ) -> ModelFront {
+        let markers = Markers::new(|text| tokenizer.control_token(text));
+        ModelFront {
+            inbox,
+            tool_format: template.tool_format(&tokenizer),
+            grammars: GrammarFactory::new(Arc::clone(&tokenizer), markers.clone()),
+            markers: Arc::new(markers),
+            tokenizer,
+            template,
+            window,
+        }
+    }
+
+    /// Puts the request into the engine's queue, one sequence for each seat. What takes longer than a thread takes to wake is
+    /// done on a thread that may block.
     pub(crate) async fn submit(
         self: &Arc<ModelFront>,
         mut request: GenerateRequest,
         seats: Vec<Seat>,
     ) -> Result<Generation, EngineError> {
-        let prompt = std::mem::replace(&mut request.prompt, Prompt::Tokens(Vec::new()));
-        let tools = match request.tool_choice {
-            ToolChoice::None => Vec::new(),
-            _ => request.tools.clone(),
-        };
-        let options = std::mem::take(&mut request.template_options);
-        let tokens = match prompt_bytes(&prompt) {
-            0..=MAX_INLINE_PROMPT_BYTES => self.tokens(prompt, &tools, &options)?,
-            _ => {
+        let is_short = prompt_bytes(&request.prompt) <= MAX_INLINE_PROMPT_BYTES;
+        let is_free = request.format == OutputFormat::Text && callable(&request).is_empty();
+        let read = match is_short && is_free {
+            true => self.read(&request)?,
+            false => {
                 let front = Arc::clone(self);
-                tokio::task::spawn_blocking(move || front.tokens(prompt, &tools, &options))
+                let reading = tokio::task::spawn_blocking(move || {
+                    front.read(&request).map(|read| (request, read))
+                });
+                let (given_back, read) = reading
                     .await
-                    .map_err(|error| EngineError::Internal(error.to_string()))??
+                    .map_err(|error| EngineError::Internal(error.to_string()))??;
+                request = given_back;
+                read
             }
         };
-        let max_tokens = self.answer_tokens(tokens.len(), &request.sampling)?;
+        let prompt_tokens = read.tokens.len() as u32;
         // Drawn once: choices differ by their number, not by chance alone.
         request.sampling.seed.get_or_insert_with(random_seed);
         let (outboxes, events) = Outbox::new(seats.len());
-        let prompt_tokens = tokens.len() as u32;
         let sequences = outboxes
             .into_iter()
             .zip(seats)
             .zip(0..)
-            .map(|((outbox, seat), choice)| {
-                Sequence::new(tokens.clone(), max_tokens, &request, choice, outbox, seat)
-            })
+            .map(|((outbox, seat), choice)| self.sequence(&request, &read, choice, outbox, seat))
             .collect();
         self.inbox
             .send(Command::Run(sequences))
@@ -79,18 +109,69 @@ impl ModelFront {
         })
     }
 
-    fn tokens(
+    fn sequence(
         &self,
-        prompt: Prompt,
-        tools: &[Tool],
-        options: &Map<String, Value>,
-    ) -> Result<Vec<u32>, EngineError> {
+        request: &GenerateRequest,
+        read: &Read,
+        choice: u32,
+        outbox: Outbox,
+        seat: Seat,
+    ) -> Sequence {
+        // The continuation of a text keeps the space that an answer of its own does not begin with.
+        let is_chat = match request.prompt {
+            Prompt::Text { raw, .. } => !raw,
+            Prompt::Messages(_) => true,
+            Prompt::Tokens(_) => false,
+        };
+        let detokenizer = Detokenizer::of_answer(is_chat && self.tokenizer.has_space_prefix());
+        let tools = callable(request);
+        let calls = (!tools.is_empty()).then(|| {
+            let reader = ToolReader::new(self.tool_format, tools);
+            Calls::new(reader, self.tool_format, Arc::clone(&self.markers))
+        });
+        let stop = &request.sampling.stop;
+        let answer = Answer::new(choice, detokenizer, stop, calls, outbox);
+        let grammar = read.grammar.as_ref().map(Grammar::fork);
+        let tokens = read.tokens.clone();
+        Sequence::new(
+            tokens,
+            read.max_tokens,
+            request,
+            choice,
+            grammar,
+            answer,
+            seat,
+        )
+    }
+
+    fn read(&self, request: &GenerateRequest) -> Result<Read, EngineError> {
+        let tools = callable(request);
+        let constraint = Constraint::of(
+            &request.format,
+            tools,
+            &request.tool_choice,
+            self.tool_format,
+        )?;
+        let tokens = self.tokens(request, tools)?;
+        let max_tokens = self.answer_tokens(tokens.len(), &request.sampling)?;
+        let compile = |constraint| self.grammars.compile(constraint);
+        Ok(Read {
+            tokens,
+            max_tokens,
+            grammar: constraint.as_ref().map(compile).transpose()?,
+        })
+    }
+
+    fn tokens(&self, request: &GenerateRequest, tools: &[Tool]) -> Result<Vec<u32>, EngineError> {
+        let options = &request.template_options;
         let render = |messages: &[Message]| self.template.render(messages, tools, options);
-        let (text, field) = match prompt {
-            Prompt::Text { text, raw: true } => (text, "prompt"),
-            Prompt::Text { text, raw: false } => (render(&self.template.chat_of(text))?, "prompt"),
+        let (text, field) = match &request.prompt {
+            Prompt::Text { text, raw: true } => (text.clone(), "prompt"),
+            Prompt::Text { text, raw: false } => {
+                (render(&self.template.chat_of(text.clone()))?, "prompt")
+            }
             Prompt::Tokens(tokens) => return self.checked(tokens),
-            Prompt::Messages(messages) => (render(&messages)?, "messages"),
+            Prompt::Messages(messages) => (render(messages)?, "messages"),
         };
         let fewest = self.tokenizer.fewest_tokens(text.len());
         if fewest > self.window {
@@ -108,7 +189,7 @@ impl ModelFront {
     }
 
     /// Token ids of the caller's own.
-    fn checked(&self, tokens: Vec<u32>) -> Result<Vec<u32>, EngineError> {
+    fn checked(&self, tokens: &[u32]) -> Result<Vec<u32>, EngineError> {
         let invalid = |reason: String| EngineError::Invalid {
             field: "prompt",
             reason,
@@ -121,7 +202,7 @@ impl ModelFront {
             Some(token) => Err(invalid(format!(
                 "holds token {token}, the vocabulary has {vocabulary}"
             ))),
-            None => Ok(tokens),
+            None => Ok(tokens.to_vec()),
         }
     }
 
@@ -145,6 +226,14 @@ impl ModelFront {
             requested: requested as u64,
             window: self.window as u64,
         }
+    }
+}
+
+/// The tools an answer may call.
+fn callable(request: &GenerateRequest) -> &[Tool] {
+    match request.tool_choice {
+        ToolChoice::None => &[],
+        _ => &request.tools,
     }
 }
 

@@ -20,6 +20,7 @@
 pub mod catalogue;
 pub mod testing;
 
+mod answer;
 mod backend;
 mod batch;
 mod config;
@@ -39,7 +40,6 @@ mod seat;
 mod sequence;
 mod stats;
 mod step;
-#[allow(dead_code, reason = "sequences read calls with the next step")]
 mod tools;
 mod weights;
 

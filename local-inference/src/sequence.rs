@@ -1,12 +1,11 @@
 //! The state of one generation: one choice of one request.
 
+use crate::answer::Answer;
 use crate::error::EngineError;
-use crate::outbox::Outbox;
-use crate::prompt::detokenizer::Detokenizer;
-use crate::prompt::stop::StopMatcher;
 use crate::prompt::tokenizer::Tokenizer;
-use crate::request::{GenerateRequest, Priority, StopReason, TokenEvent, TokenLogprob};
-use crate::sample::{Sampler, logprobs};
+use crate::request::{GenerateRequest, Priority, StopReason};
+use crate::sample::grammar::Grammar;
+use crate::sample::{Buffers, Sampler, logprobs};
 use crate::seat::Seat;
 use std::sync::Arc;
 
@@ -17,29 +16,26 @@ pub(crate) struct Sequence {
     pub priority: Priority,
     /// Prompt tokens that were there already; told at the end.
     pub cached_tokens: usize,
-    choice: u32,
     prompt_tokens: usize,
     max_tokens: usize,
     ignore_eos: bool,
     /// Likeliest tokens to tell beside each one; `None`: no log-probabilities at all.
     top_logprobs: Option<usize>,
-    /// Of tokens whose text has not been sent yet.
-    logprobs: Vec<TokenLogprob>,
     sampler: Sampler,
-    detokenizer: Detokenizer,
-    stop: StopMatcher,
-    outbox: Outbox,
+    grammar: Option<Grammar>,
+    answer: Answer,
     _seat: Seat,
 }
 
 impl Sequence {
-    /// `request` without its prompt, whose tokens are given.
+    /// Choice number `choice` of `request`, whose prompt and bound on the answer are given in tokens.
     pub(crate) fn new(
         prompt: Vec<u32>,
         max_tokens: usize,
         request: &GenerateRequest,
         choice: u32,
-        outbox: Outbox,
+        grammar: Option<Grammar>,
+        answer: Answer,
         seat: Seat,
     ) -> Sequence {
         let params = &request.sampling;
@@ -47,16 +43,13 @@ impl Sequence {
             tenant: request.tenant.as_str().into(),
             priority: request.priority,
             cached_tokens: 0,
-            choice,
             prompt_tokens: prompt.len(),
             max_tokens,
             ignore_eos: params.ignore_eos,
             top_logprobs: request.top_logprobs.map(|count| count as usize),
-            logprobs: Vec::new(),
             sampler: Sampler::new(params, &prompt, choice),
-            detokenizer: Detokenizer::default(),
-            stop: StopMatcher::new(&params.stop),
-            outbox,
+            grammar,
+            answer,
             tokens: prompt,
             _seat: seat,
         }
@@ -71,96 +64,80 @@ impl Sequence {
         self.prompt_tokens
     }
 
-    pub(crate) fn is_abandoned(&self) -> bool {
-        self.outbox.is_abandoned()
-    }
-
-    pub(crate) fn has_room(&mut self) -> bool {
-        self.outbox.has_room()
-    }
-
-    /// A finished one may still have something to tell; true when it has not.
-    pub(crate) fn is_told(&mut self) -> bool {
-        self.outbox.flush()
-    }
-
-    /// Chooses the next token, sends what it means, and says whether that was the end.
-    pub(crate) fn advance(&mut self, logits: &mut [f32], tokenizer: &Tokenizer) -> bool {
-        let raw = self.top_logprobs.map(|top| logprobs::Row::new(logits, top));
-        let token = self.sampler.choose(logits, self.tokens.len());
-        self.tokens.push(token);
-        let is_end = tokenizer.is_end(token) && !self.ignore_eos;
-        if !is_end {
-            if let Some(row) = raw {
-                self.logprobs.push(row.tell(token, tokenizer));
-            }
-            let mut text = String::new();
-            self.detokenizer
-                .push(tokenizer.token_bytes(token), &mut text);
-            if self.say(&text) {
-                self.finish(StopReason::Stop);
-                return true;
-            }
-        }
-        let is_full = self.completion_tokens() >= self.max_tokens;
-        if !is_end && !is_full {
-            return false;
-        }
-        let mut rest = String::new();
-        self.detokenizer.finish(&mut rest);
-        let reason = match self.say(&rest) || is_end {
-            true => StopReason::Stop,
-            false => StopReason::Length,
-        };
-        let held = self.stop.finish();
-        self.send_text(held);
-        self.finish(reason);
-        true
-    }
-
-    pub(crate) fn fail(&mut self, error: EngineError) {
-        // No room: the reader sees the channel close without an end, which says the same.
-        self.outbox.send(TokenEvent::Failed(error));
-    }
-
     pub(crate) fn completion_tokens(&self) -> usize {
         self.tokens.len() - self.prompt_tokens
     }
 
-    /// Sends what may be sent of `text`; true when a stop string was met.
-    fn say(&mut self, text: &str) -> bool {
-        let (text, is_stopped) = self.stop.push(text);
-        self.send_text(text);
-        is_stopped
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.answer.is_abandoned()
     }
 
-    fn send_text(&mut self, text: String) {
-        if !text.is_empty() {
-            let logprobs = std::mem::take(&mut self.logprobs);
-            let choice = self.choice;
-            self.outbox.send(TokenEvent::Text {
-                choice,
-                text,
-                logprobs,
-            });
-        }
+    pub(crate) fn has_room(&mut self) -> bool {
+        self.answer.outbox().has_room()
     }
 
-    fn finish(&mut self, stop: StopReason) {
-        // Of tokens that wrote nothing, or nothing that was let out.
-        if stop == StopReason::Length && !self.logprobs.is_empty() {
-            let logprobs = std::mem::take(&mut self.logprobs);
-            self.outbox.send(TokenEvent::Text {
-                choice: self.choice,
-                text: String::new(),
-                logprobs,
-            });
+    /// A finished one may still have something to tell; true when it has not.
+    pub(crate) fn is_told(&mut self) -> bool {
+        self.answer.outbox().flush()
+    }
+
+    pub(crate) fn fail(&mut self, error: EngineError) {
+        self.answer.fail(error);
+    }
+
+    /// Chooses the next token, sends what it means, and says whether that was the end.
+    pub(crate) fn advance(
+        &mut self,
+        logits: &mut [f32],
+        tokenizer: &Tokenizer,
+        buffers: &mut Buffers,
+    ) -> bool {
+        let advanced = self.try_advance(logits, tokenizer, buffers);
+        advanced.unwrap_or_else(|error| {
+            self.fail(error);
+            true
+        })
+    }
+
+    fn try_advance(
+        &mut self,
+        logits: &mut [f32],
+        tokenizer: &Tokenizer,
+        buffers: &mut Buffers,
+    ) -> Result<bool, EngineError> {
+        let top_logprobs = self.top_logprobs;
+        let raw = top_logprobs.map(|top| logprobs::Row::new(logits, top));
+        if let Some(grammar) = &mut self.grammar {
+            grammar.mask(logits)?;
         }
-        self.outbox.send(TokenEvent::Done {
-            choice: self.choice,
-            stop,
-            completion_tokens: self.completion_tokens() as u32,
-            cached_tokens: self.cached_tokens as u32,
-        });
+        let token = self.sampler.choose(logits, self.tokens.len(), buffers);
+        self.tokens.push(token);
+        let is_end = tokenizer.is_end(token) && !self.ignore_eos;
+        if !is_end {
+            let logprob = raw.map(|row| row.tell(token, tokenizer));
+            if self.answer.say(token, logprob, tokenizer) {
+                let (completion, cached) = self.usage();
+                self.answer.end_at_stop(completion, cached);
+                return Ok(true);
+            }
+            if let Some(grammar) = &mut self.grammar {
+                grammar.accept(token)?;
+            }
+        }
+        let is_complete = self.grammar.as_ref().is_some_and(Grammar::is_complete);
+        let reason = match is_end || is_complete {
+            true => StopReason::Stop,
+            false => StopReason::Length,
+        };
+        let is_over = reason == StopReason::Stop || self.completion_tokens() >= self.max_tokens;
+        if is_over {
+            let (completion, cached) = self.usage();
+            self.answer.end(reason, completion, cached);
+        }
+        Ok(is_over)
+    }
+
+    fn usage(&self) -> (u32, u32) {
+        (self.completion_tokens() as u32, self.cached_tokens as u32)
     }
 }

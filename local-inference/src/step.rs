@@ -6,6 +6,7 @@ use crate::error::EngineError;
 use crate::kv::Kv;
 use crate::model::CausalModel;
 use crate::prompt::tokenizer::Tokenizer;
+use crate::sample::Buffers;
 use crate::scheduler::{Arrival, Budget, CostModel, PlannedRun, Readiness, Scheduler, StepPlan};
 use crate::sequence::Sequence;
 use crate::stats::Counters;
@@ -40,6 +41,7 @@ pub(crate) struct Runner {
     draining: Vec<Sequence>,
     batch: StepBatch,
     logits: Vec<f32>,
+    buffers: Buffers,
     counters: Arc<Counters>,
 }
 
@@ -78,6 +80,7 @@ impl Runner {
             draining: Vec::new(),
             batch: StepBatch::default(),
             logits: Vec::new(),
+            buffers: Buffers::default(),
             counters,
         };
         (runner, served)
@@ -225,7 +228,7 @@ impl Runner {
                 Counters::add(&self.counters.cached_tokens, sequence.cached_tokens as u64);
             }
             Counters::add(&self.counters.completion_tokens, 1);
-            if sequence.advance(logits, &self.tokenizer) {
+            if sequence.advance(logits, &self.tokenizer, &mut self.buffers) {
                 finished.push(run.index);
                 continue;
             }

@@ -90,8 +90,13 @@ pub fn saying(text: &str) -> Script {
 
 /// An engine whose only model is [`MODEL`], which follows `script`.
 pub fn scripted(config: EngineConfig, script: Script) -> EngineHandle {
+    EngineHandle::new(config, vec![ModelSlot::new(&ENTRY)], scripted_load(script))
+}
+
+/// Loads a model that follows `script`, whatever its name.
+pub(crate) fn scripted_load(script: Script) -> Load {
     let script = Arc::new(Mutex::new(script));
-    let load: Load = Arc::new(move |entry| {
+    Arc::new(move |entry| {
         Ok(Loaded {
             model: Box::new(ScriptedModel {
                 script: Arc::clone(&script),
@@ -105,10 +110,9 @@ pub fn scripted(config: EngineConfig, script: Script) -> EngineHandle {
             )
             .map_err(|error| EngineError::Load(error.to_string()))?,
             window: entry.context as usize,
-            weight_bytes: 0,
+            weight_bytes: entry.bytes as usize,
         })
-    });
-    EngineHandle::new(config, vec![ModelSlot::new(&ENTRY)], load)
+    })
 }
 
 /// An engine whose only model is [`MODEL`], which does not load.

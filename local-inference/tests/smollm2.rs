@@ -1,4 +1,4 @@
-//! The real model: what it says, and that it says the same in any company.
+//! The real model: what it says. That it says the same in any company is in `invariance.rs`.
 
 use local_inference::testing::model_dir_or_skip;
 use local_inference::{
@@ -103,43 +103,6 @@ async fn a_chat_is_answered_and_ends_by_itself() {
         raw: false,
     };
     assert_eq!(answer(&engine, request(prompt, greedy(100))).await.0, text);
-}
-
-#[tokio::test]
-async fn tokens_do_not_depend_on_neighbours() {
-    let Some(engine) = engine("batch invariance") else {
-        return;
-    };
-    let prompts: Vec<String> = (0..8usize)
-        .map(|i| {
-            format!(
-                "Number {i}. {}Then",
-                "The wind blew over the hill. ".repeat(i * i)
-            )
-        })
-        .collect();
-    let sampled = |i: usize| SamplingParams {
-        seed: Some(1000 + i as u64),
-        max_tokens: Some(40),
-        ignore_eos: true,
-        temperature: if i.is_multiple_of(2) { 0.0 } else { 1.0 },
-        ..SamplingParams::default()
-    };
-    let mut alone = Vec::new();
-    for (i, prompt) in prompts.iter().enumerate() {
-        alone.push(answer(&engine, request(raw(prompt), sampled(i))).await);
-    }
-    let together: Vec<_> = prompts
-        .iter()
-        .enumerate()
-        .map(|(i, prompt)| {
-            let (engine, request) = (engine.clone(), request(raw(prompt), sampled(i)));
-            tokio::spawn(async move { answer(&engine, request).await })
-        })
-        .collect();
-    for (i, (alone, together)) in alone.into_iter().zip(together).enumerate() {
-        assert_eq!(alone, together.await.expect("no panic"), "sequence {i}");
-    }
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! One op a file: the function the engine calls, its preconditions, and its plain twin.
 
 pub mod attend_prepare;
+pub mod group_weights;
 pub mod kv;
 pub mod matmul;
 pub mod paged_attention;

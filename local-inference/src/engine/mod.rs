@@ -5,6 +5,9 @@ mod load;
 mod slot;
 mod thread;
 
+#[cfg(test)]
+mod tests;
+
 pub(crate) use load::{Load, Loaded};
 pub(crate) use slot::ModelSlot;
 

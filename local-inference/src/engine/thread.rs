@@ -52,14 +52,9 @@ pub(super) fn spawn(
                     counters,
                 );
                 runner.warm_up();
-                let front = Arc::new(ModelFront {
-                    tokenizer,
-                    template: loaded.template,
-                    window,
-                    inbox,
-                });
+                let front = ModelFront::new(tokenizer, loaded.template, window, inbox);
                 let bytes = loaded.weight_bytes + runner.kv_bytes();
-                Ok((front, runner, commands, bytes))
+                Ok((Arc::new(front), runner, commands, bytes))
             }));
             let loaded =
                 loaded.unwrap_or_else(|_| Err(EngineError::Load("loading panicked".to_owned())));

@@ -1,28 +1,26 @@
 //! Logits to a token id, seeded.
 
 mod filters;
-#[allow(
-    dead_code,
-    reason = "sequences are held to a grammar with the next step"
-)]
 pub(crate) mod grammar;
 pub(crate) mod logprobs;
 mod penalties;
 
 use crate::request::SamplingParams;
-use filters::Candidate;
+pub(crate) use filters::Buffers;
+use filters::{Candidate, Filters, Row};
+use kernels::GROUP;
 use penalties::Penalties;
+
+/// Below this only the likeliest token is ever drawn; its reciprocal is still a number.
+const MIN_TEMPERATURE: f32 = 1e-6;
 
 /// One sequence's way of choosing. Each choice depends on the logits, the sequence's own tokens, the seed and the
 /// position, and on nothing that was drawn before: so it can be repeated after any interruption.
 pub(crate) struct Sampler {
     temperature: f32,
-    top_k: usize,
-    top_p: f32,
-    min_p: f32,
+    filters: Filters,
     seed: u64,
     penalties: Penalties,
-    candidates: Vec<Candidate>,
 }
 
 impl Sampler {
@@ -31,56 +29,86 @@ impl Sampler {
         let seed = params.seed.unwrap_or_else(random_seed);
         Sampler {
             temperature: params.temperature,
-            top_k: params.top_k as usize,
-            top_p: params.top_p,
-            min_p: params.min_p,
+            filters: Filters::new(params),
             seed: seed.wrapping_add(u64::from(choice)),
             penalties: Penalties::new(params, prompt),
-            candidates: Vec::new(),
         }
     }
 
     /// Chooses the token for `position` and remembers it.
-    pub(crate) fn choose(&mut self, logits: &mut [f32], position: usize) -> u32 {
+    pub(crate) fn choose(
+        &mut self,
+        logits: &mut [f32],
+        position: usize,
+        buffers: &mut Buffers,
+    ) -> u32 {
         self.penalties.apply(logits);
-        let token = match self.temperature > 0.0 {
-            true => self.draw(logits, position),
-            false => likeliest(logits),
+        let likeliest = kernels::argmax(logits);
+        let highest = logits.get(likeliest as usize).copied().unwrap_or(f32::NAN);
+        let token = match self.temperature > 0.0 && highest.is_finite() {
+            true => {
+                let row = Row {
+                    logits,
+                    highest,
+                    scale: self.temperature.max(MIN_TEMPERATURE).recip(),
+                };
+                let draw = uniform(self.seed, position as u64);
+                self.draw(row, draw, buffers).unwrap_or(likeliest)
+            }
+            false => likeliest,
         };
         self.penalties.remember(token);
         token
     }
 
-    fn draw(&mut self, logits: &[f32], position: usize) -> u32 {
-        filters::candidates(logits, self.temperature, &mut self.candidates);
-        filters::narrow(&mut self.candidates, self.top_k, self.top_p, self.min_p);
-        let total: f64 = self
-            .candidates
-            .iter()
-            .map(|candidate| f64::from(candidate.weight))
-            .sum();
-        let mut left = uniform(self.seed, position as u64) * total;
-        for candidate in &self.candidates {
-            left -= f64::from(candidate.weight);
-            if left < 0.0 {
-                return candidate.token;
-            }
+    fn draw(&self, row: Row<'_>, draw: f64, buffers: &mut Buffers) -> Option<u32> {
+        if self.filters.are_idle() {
+            return draw_from_all(row, draw, &mut buffers.weights);
         }
-        self.candidates
-            .last()
-            .map_or_else(|| likeliest(logits), |candidate| candidate.token)
+        self.filters.narrow(row, buffers);
+        draw_from(&buffers.candidates, draw)
     }
 }
 
-/// The highest logit, the lowest id among equals.
-fn likeliest(logits: &[f32]) -> u32 {
-    let mut best = 0;
-    for (token, logit) in logits.iter().enumerate() {
-        if *logit > logits[best] {
-            best = token;
+/// A token of the whole softmax: its group by the groups' sums, then itself by its own weight.
+fn draw_from_all(row: Row<'_>, draw: f64, weights: &mut Vec<f32>) -> Option<u32> {
+    let total = kernels::group_weights(row.logits, row.highest, row.scale, weights);
+    let mut left = draw * total;
+    let mut group = None;
+    for (index, weight) in weights.iter().enumerate() {
+        if *weight > 0.0 {
+            group = Some(index);
+            if left < f64::from(*weight) {
+                break;
+            }
+            left -= f64::from(*weight);
         }
     }
-    best as u32
+    let first = group? * GROUP;
+    let mut last = None;
+    for (token, logit) in (first..).zip(row.logits[first..].iter().take(GROUP)) {
+        let weight = f64::from(row.weight(*logit));
+        if weight > 0.0 {
+            last = Some(token as u32);
+            left -= weight;
+        }
+        if left < 0.0 {
+            break;
+        }
+    }
+    last
+}
+
+fn draw_from(candidates: &[Candidate], draw: f64) -> Option<u32> {
+    let weight = |candidate: &Candidate| f64::from(candidate.weight);
+    let mut left = draw * candidates.iter().map(weight).sum::<f64>();
+    for candidate in candidates {
+        left -= weight(candidate);
+        if left < 0.0 {
+            return Some(candidate.token);
+        }
+    }
+    candidates.last().map(|candidate| candidate.token)
 }
 
 /// A number in 0..1 for each (seed, position): SplitMix64, addressed instead of advanced.
@@ -107,7 +135,8 @@ mod tests {
         let mut seen = vec![0; logits.len()];
         let mut sampler = Sampler::new(params, &[], 0);
         for position in 0..count {
-            seen[sampler.choose(&mut logits.to_vec(), position) as usize] += 1;
+            seen[sampler.choose(&mut logits.to_vec(), position, &mut Buffers::default())
+                as usize] += 1;
         }
         seen
     }
@@ -177,6 +206,89 @@ mod tests {
         assert_eq!(alive(seeded()), [0, 1, 2, 3]);
     }
 
+    /// The filters as their definition has them: everything sorted.
+    fn narrowed_plainly(params: &SamplingParams, logits: &[f32]) -> Vec<u32> {
+        let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let weight = |logit: f32| ((logit - highest) * params.temperature.recip()).exp();
+        let mut all: Vec<(u32, f32)> = (0..).zip(logits.iter().map(|x| weight(*x))).collect();
+        all.retain(|(_, weight)| *weight > 0.0 && *weight >= params.min_p);
+        all.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        if params.top_k > 0 {
+            all.truncate(params.top_k as usize);
+        }
+        if params.top_p < 1.0 {
+            let sum = |all: &[(u32, f32)]| all.iter().map(|x| f64::from(x.1)).sum::<f64>();
+            let wanted = f64::from(params.top_p) * sum(&all);
+            let reaches = |count: &usize| sum(&all[..*count]) >= wanted;
+            let count = (1..all.len()).find(reaches).unwrap_or(all.len());
+            all.truncate(count);
+        }
+        all.into_iter().map(|(token, _)| token).collect()
+    }
+
+    #[test]
+    fn the_fast_filters_leave_what_the_plain_ones_do() {
+        let mut state = 1u64;
+        let mut random = move || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 40) as f32 / (1u64 << 24) as f32
+        };
+        for length in [1usize, 5, 64, 65, 300, 3000] {
+            for case in 0..60u32 {
+                // Rounded, so that ties are common; some rows are nearly flat.
+                let spread = [0.1, 8.0, 30.0][case as usize % 3];
+                let mut logits: Vec<f32> = (0..length)
+                    .map(|_| (random() * spread * 8.0).round() / 8.0)
+                    .collect();
+                if length > 5 {
+                    logits[length / 2..].fill(f32::NEG_INFINITY);
+                }
+                let params = SamplingParams {
+                    temperature: 0.3 + random(),
+                    top_k: [0, 1, 7, 50, 200][case as usize % 5],
+                    top_p: [1.0, 0.93, 0.51][case as usize / 5 % 3],
+                    min_p: [0.0, 0.031, 0.4][case as usize / 15 % 3],
+                    ..SamplingParams::default()
+                };
+                if params.top_k == 0 && params.top_p >= 1.0 && params.min_p == 0.0 {
+                    continue;
+                }
+                let row = Row {
+                    logits: &logits,
+                    highest: logits.iter().copied().fold(f32::NEG_INFINITY, f32::max),
+                    scale: params.temperature.recip(),
+                };
+                let mut buffers = Buffers::default();
+                Filters::new(&params).narrow(row, &mut buffers);
+                let left = buffers.candidates.iter();
+                let mut left: Vec<u32> = left.map(|candidate| candidate.token).collect();
+                let mut expected = narrowed_plainly(&params, &logits);
+                left.sort_unstable();
+                expected.sort_unstable();
+                assert_eq!(left, expected, "{length} logits, {params:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn choices_of_one_request_draw_differently_and_repeat() {
+        let logits = vec![0.0f32; 1000];
+        let drawn = |choice: u32| -> Vec<u32> {
+            let mut sampler = Sampler::new(&seeded(), &[], choice);
+            let mut draw =
+                |position| sampler.choose(&mut logits.clone(), position, &mut Buffers::default());
+            (0..20).map(&mut draw).collect()
+        };
+        assert_eq!(drawn(1), drawn(1));
+        assert_ne!(drawn(0), drawn(1));
+        let mut all = drawn(2);
+        all.sort_unstable();
+        all.dedup();
+        assert!(all.len() > 15, "a flat row gives many tokens: {all:?}");
+    }
+
     #[test]
     fn penalties_push_repeats_away() {
         let logits = [1.0f32, 0.9, -1.0];
@@ -186,7 +298,9 @@ mod tests {
         };
         let twice = |params: SamplingParams, prompt: &[u32]| {
             let mut sampler = Sampler::new(&params, prompt, 0);
-            [0, 1].map(|position| sampler.choose(&mut logits.to_vec(), position))
+            [0, 1].map(|position| {
+                sampler.choose(&mut logits.to_vec(), position, &mut Buffers::default())
+            })
         };
         assert_eq!(twice(greedy.clone(), &[]), [0, 0]);
         assert_eq!(
@@ -221,7 +335,7 @@ mod tests {
     fn a_row_of_nothing_but_nan_or_infinity_still_gives_a_token() {
         for value in [f32::NAN, f32::NEG_INFINITY, f32::INFINITY] {
             let mut sampler = Sampler::new(&seeded(), &[], 0);
-            assert!(sampler.choose(&mut [value; 4], 0) < 4);
+            assert!(sampler.choose(&mut [value; 4], 0, &mut Buffers::default()) < 4);
         }
     }
 }
