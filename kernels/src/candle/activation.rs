@@ -2,17 +2,8 @@
 
 use super::{over_rows, values, values_mut};
 use crate::cpu::lanes::{LANES, Lanes, at_level};
-use crate::dispatch;
+use crate::{Activation, dispatch};
 use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, bail};
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Activation {
-    /// x * (1 + erf(x / sqrt 2)) / 2.
-    GeluErf,
-    /// The same by its usual approximation with tanh.
-    GeluTanh,
-    Relu,
-}
 
 /// `x`: rows x width; `bias`: width.
 ///
@@ -45,21 +36,14 @@ impl InplaceOp2 for BiasActivation {
         over_rows(x, bias.len(), |_, rows| match self.0 {
             Activation::GeluErf => gelu_erf(level, rows, bias),
             Activation::GeluTanh => gelu_tanh(level, rows, bias),
-            Activation::Relu => relu(rows, bias),
+            Activation::Silu => silu(level, rows, bias),
         });
         Ok(())
     }
 }
 
-fn relu(rows: &mut [f32], bias: &[f32]) {
-    for row in rows.chunks_exact_mut(bias.len()) {
-        for (x, bias) in row.iter_mut().zip(bias) {
-            *x = (*x + bias).max(0.0);
-        }
-    }
-}
-
 at_level!(gelu_erf = gelu_erf_body(rows: &mut [f32], bias: &[f32]));
+at_level!(silu = silu_body(rows: &mut [f32], bias: &[f32]));
 at_level!(gelu_tanh = gelu_tanh_body(rows: &mut [f32], bias: &[f32]));
 
 #[inline(always)]
@@ -89,6 +73,14 @@ fn gelu_tanh_body<V: Lanes>(rows: &mut [f32], bias: &[f32]) {
         // (1 + tanh y) / 2 is 1 / (1 + e^(-2y)).
         let y = x.map(|x| -2.0 * SLOPE * (x + CUBIC * x * x * x));
         let below = V::load(&y).exp().array();
+        std::array::from_fn(|i| x[i] / (1.0 + below[i]))
+    });
+}
+
+#[inline(always)]
+fn silu_body<V: Lanes>(rows: &mut [f32], bias: &[f32]) {
+    over_lanes(rows, bias, |x| {
+        let below = V::load(&x.map(|x| -x)).exp().array();
         std::array::from_fn(|i| x[i] / (1.0 + below[i]))
     });
 }
@@ -158,7 +150,7 @@ mod tests {
                     * (1.0
                         + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh())
             });
-            check(Activation::Relu, width, |x| x.max(0.0));
+            check(Activation::Silu, width, |x| x / (1.0 + (-x).exp()));
         }
     }
 
@@ -166,9 +158,9 @@ mod tests {
     fn what_does_not_fit_is_an_error() {
         let x = Tensor::zeros((2, 3), candle_core::DType::F32, &Device::Cpu).expect("a tensor");
         let bias = Tensor::zeros(4, candle_core::DType::F32, &Device::Cpu).expect("a tensor");
-        assert!(bias_activation_(&x, &bias, Activation::Relu).is_err());
+        assert!(bias_activation_(&x, &bias, Activation::Silu).is_err());
         let bias = Tensor::zeros(2, candle_core::DType::F32, &Device::Cpu).expect("a tensor");
         let turned = x.t().expect("two dimensions");
-        assert!(bias_activation_(&turned, &bias, Activation::Relu).is_err());
+        assert!(bias_activation_(&turned, &bias, Activation::Silu).is_err());
     }
 }

@@ -1,22 +1,34 @@
 //! Ops on candle tensors that candle has not, or has only as several passes over memory.
 //!
 //! Each is a candle custom op, so a model written with candle tensors names it once and the tensor's device decides
-//! what runs: on the CPU loops of this crate, spread over the rayon threads the caller runs in. A row's result depends on that row alone.
+//! what runs: on the CPU our kernels where there is a [`Workspace`], otherwise loops spread over the rayon threads the caller runs in. A row's result depends on that row alone.
 //!
 //! | op | what |
 //! | --- | --- |
 //! | [`add_norm_`] | x = layer_norm(x + bias + residual) |
 //! | [`bias_activation_`] | x = activation(x + bias) |
 //! | [`softmax_`] | rows of x = softmax(scale * x) |
+//! | [`linear`] | x * weight^T |
+//! | [`rms_norm`] | rows of x over their root mean square |
+//! | [`gated`] | activation(gate) * up |
+//! | [`turn_heads_`] | queries and keys turned to their positions |
+//! | [`keep_`] | keys and values into the blocks of a paged cache |
+//! | [`attend`] | causal grouped-head attention over a paged cache |
 //!
 //! A name that ends in an underscore changes its first tensor in place, which must be contiguous f32, as must the others.
 
 mod activation;
 mod add_norm;
+mod linear;
+mod paged;
+mod rows;
 mod softmax;
 
-pub use activation::{Activation, bias_activation_};
+pub use activation::bias_activation_;
 pub use add_norm::add_norm_;
+pub use linear::{Weight, Workspace, linear};
+pub use paged::{Places, attend, keep_, paged_cache, rope_table, turn_heads_};
+pub use rows::{gated, rms_norm};
 pub use softmax::softmax_;
 
 use candle_core::backend::BackendStorage;

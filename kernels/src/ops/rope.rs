@@ -49,7 +49,7 @@ pub struct RopeSpec {
 impl RopeSpec {
     /// The angle between neighbouring positions, for each pair. In f64: at position 2,000 an angle in f32 is already wrong
     /// in the fourth digit.
-    fn angles(&self) -> Vec<f64> {
+    pub(crate) fn angles(&self) -> Vec<f64> {
         let pairs = self.rotary_dim / 2;
         let angle = |i: usize| {
             let angle = f64::from(self.base).powf(-2.0 * i as f64 / self.rotary_dim as f64);

@@ -7,7 +7,8 @@ use super::batch::runs;
 use super::files::{FilesError, Head, Spec, Weights};
 use super::worker::Task;
 use candle_core::{D, Result, Tensor};
-use kernels::candle::{add_norm_, bias_activation_, softmax_};
+use kernels::Pool;
+use kernels::candle::{Weight, Workspace, add_norm_, bias_activation_, linear, softmax_};
 
 /// Attention scores held at a time, in floats (64 MB). More texts or longer ones are done in parts.
 const MAX_SCORES: usize = 16 * 1024 * 1024;
@@ -22,6 +23,7 @@ pub(super) struct Input {
 
 pub(super) struct Encoder {
     spec: Spec,
+    workspace: Workspace,
     words: Tensor,
     positions: Tensor,
     types: Tensor,
@@ -32,21 +34,21 @@ pub(super) struct Encoder {
 }
 
 struct Layer {
-    /// h x 3h, a view of the file's 3h x h.
-    qkv: Tensor,
+    /// 3h x h.
+    qkv: Weight,
     qkv_bias: Tensor,
-    out: Tensor,
+    out: Weight,
     out_norm: Tensor,
-    up: Tensor,
+    up: Weight,
     up_bias: Tensor,
-    down: Tensor,
+    down: Weight,
     down_norm: Tensor,
 }
 
 struct Classifier {
-    dense: Tensor,
+    dense: Weight,
     dense_bias: Tensor,
-    out: Tensor,
+    out: Weight,
     out_bias: Tensor,
 }
 
@@ -54,6 +56,7 @@ impl Encoder {
     pub(super) fn new(
         spec: &Spec,
         weights: &Weights<'_>,
+        pool: Pool,
     ) -> std::result::Result<Encoder, FilesError> {
         let h = spec.hidden;
         let embedding = |name: &str, rows: usize| {
@@ -68,9 +71,9 @@ impl Encoder {
         let classifier = match spec.head {
             Head::Pool { .. } => None,
             Head::Score => Some(Classifier {
-                dense: weights.load("classifier.dense.weight", &[h, h])?.t()?,
+                dense: Weight::new(&weights.load("classifier.dense.weight", &[h, h])?)?,
                 dense_bias: weights.load("classifier.dense.bias", &[h])?,
-                out: weights.load("classifier.out_proj.weight", &[1, h])?.t()?,
+                out: Weight::new(&weights.load("classifier.out_proj.weight", &[1, h])?)?,
                 out_bias: weights.load("classifier.out_proj.bias", &[1])?,
             }),
         };
@@ -84,6 +87,7 @@ impl Encoder {
                 .collect::<std::result::Result<_, _>>()?,
             classifier,
             spec: spec.clone(),
+            workspace: Workspace::new(pool),
         })
     }
 
@@ -101,7 +105,7 @@ impl Encoder {
             if is_cancelled() {
                 return Ok(None);
             }
-            x = layer.forward(&self.spec, x, &runs)?;
+            x = layer.forward(&self.workspace, &self.spec, x, &runs)?;
         }
         let starts = lengths.iter().scan(0, |next, length| {
             let start = *next;
@@ -123,7 +127,7 @@ impl Encoder {
             }
         };
         let rows = match (task, &self.classifier, self.spec.head) {
-            (Task::Score, Some(classifier), _) => classifier.forward(&rows)?,
+            (Task::Score, Some(classifier), _) => classifier.forward(&self.workspace, &rows)?,
             (
                 Task::Embed(_),
                 _,
@@ -198,25 +202,31 @@ impl Layer {
         };
         let wide = spec.intermediate;
         Ok(Layer {
-            qkv: three("weight", &[h, h])?.t()?,
+            qkv: Weight::new(&three("weight", &[h, h])?)?,
             qkv_bias: three("bias", &[h])?,
-            out: get("attention.output.dense.weight", &[h, h])?.t()?,
+            out: Weight::new(&get("attention.output.dense.weight", &[h, h])?)?,
             out_norm: norm("attention.output")?,
-            up: get("intermediate.dense.weight", &[wide, h])?.t()?,
+            up: Weight::new(&get("intermediate.dense.weight", &[wide, h])?)?,
             up_bias: get("intermediate.dense.bias", &[wide])?,
-            down: get("output.dense.weight", &[h, wide])?.t()?,
+            down: Weight::new(&get("output.dense.weight", &[h, wide])?)?,
             down_norm: norm("output")?,
         })
     }
 
-    fn forward(&self, spec: &Spec, x: Tensor, runs: &[(usize, usize)]) -> Result<Tensor> {
+    fn forward(
+        &self,
+        workspace: &Workspace,
+        spec: &Spec,
+        x: Tensor,
+        runs: &[(usize, usize)],
+    ) -> Result<Tensor> {
         let epsilon = spec.norm_epsilon;
-        let qkv = x.matmul(&self.qkv)?.broadcast_add(&self.qkv_bias)?;
-        let attended = attend(&qkv, spec.heads, runs)?.matmul(&self.out)?;
+        let qkv = linear(workspace, &x, &self.qkv)?.broadcast_add(&self.qkv_bias)?;
+        let attended = linear(workspace, &attend(&qkv, spec.heads, runs)?, &self.out)?;
         add_norm_(&attended, &x, &self.out_norm, epsilon)?;
-        let wide = attended.matmul(&self.up)?;
+        let wide = linear(workspace, &attended, &self.up)?;
         bias_activation_(&wide, &self.up_bias, spec.activation)?;
-        let x = wide.matmul(&self.down)?;
+        let x = linear(workspace, &wide, &self.down)?;
         add_norm_(&x, &attended, &self.down_norm, epsilon)?;
         Ok(x)
     }
@@ -268,12 +278,11 @@ fn attend(qkv: &Tensor, heads: usize, runs: &[(usize, usize)]) -> Result<Tensor>
 
 impl Classifier {
     /// First tokens' vectors (n x h) to scores between 0 and 1 (n x 1).
-    fn forward(&self, first: &Tensor) -> Result<Tensor> {
-        let dense = first
-            .matmul(&self.dense)?
+    fn forward(&self, workspace: &Workspace, first: &Tensor) -> Result<Tensor> {
+        let dense = linear(workspace, first, &self.dense)?
             .broadcast_add(&self.dense_bias)?
             .tanh()?;
-        let logits = dense.matmul(&self.out)?.broadcast_add(&self.out_bias)?;
+        let logits = linear(workspace, &dense, &self.out)?.broadcast_add(&self.out_bias)?;
         (logits.neg()?.exp()? + 1.0)?.recip()
     }
 }

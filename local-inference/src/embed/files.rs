@@ -3,7 +3,7 @@
 use super::Pooling;
 use candle_core::safetensors::SliceSafetensors;
 use candle_core::{DType, Device, Tensor};
-use kernels::candle::Activation;
+use kernels::Activation;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use tokenizers::{PostProcessor, Tokenizer, TruncationParams, TruncationStrategy};
@@ -228,11 +228,11 @@ fn spec(
     let activation = match config["hidden_act"].as_str().unwrap_or("gelu") {
         "gelu" => Activation::GeluErf,
         "gelu_new" | "gelu_pytorch_tanh" => Activation::GeluTanh,
-        "relu" => Activation::Relu,
+        "silu" | "swish" => Activation::Silu,
         other => {
             return Err(field(
                 "hidden_act",
-                format!("is `{other}`: gelu, gelu_new, gelu_pytorch_tanh and relu are supported"),
+                format!("is `{other}`: gelu, gelu_new, gelu_pytorch_tanh and silu are supported"),
             ));
         }
     };

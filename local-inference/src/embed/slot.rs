@@ -8,6 +8,7 @@ use super::worker::{self, Job, Task};
 use crate::config::EngineConfig;
 use crate::error::EngineError;
 use candle_core::Device;
+use kernels::Pool;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -259,8 +260,10 @@ fn read(
         (Head::Score, _) => return Err("holds a classifier and not an embedding model".into()),
     };
     let tokenizer = folder.tokenizer()?;
-    let encoder =
-        folder.with_weights(&Device::Cpu, |weights| Encoder::new(&folder.spec, weights))?;
+    let encoder = folder.with_weights(&Device::Cpu, |weights| {
+        let pool = Pool::with_setup(config.thread_count(), kernels::lower_thread_priority);
+        Encoder::new(&folder.spec, weights, pool)
+    })?;
     let threads = rayon::ThreadPoolBuilder::new()
         .num_threads(config.thread_count())
         .thread_name(|number| format!("encoder-{number}"))
