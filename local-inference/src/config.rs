@@ -4,6 +4,17 @@ use crate::catalogue::CatalogueEntry;
 pub use kernels::KvDtype;
 use std::path::PathBuf;
 
+/// What computes a decoder's steps.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum BackendKind {
+    /// Our kernels; every family.
+    #[default]
+    Cpu,
+    /// Candle tensors with our kernels as custom ops, on the CPU: the Llama, Mistral and Qwen2 families, all weights as f32. Slower
+    /// and larger; for comparing, and the way to GPUs.
+    Candle,
+}
+
 /// What the engine is started with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineConfig {
@@ -16,6 +27,8 @@ pub struct EngineConfig {
     /// Models loaded at start, by name; each must be in `models` or `custom_models`. Default none. One that cannot load is tried
     /// again by its first request.
     pub preload: Vec<String>,
+    /// What computes the steps of generating models. Default `Cpu`. A model of a family the backend does not run answers so.
+    pub backend: BackendKind,
     /// Threads a step is spread over. Default 0: one a core. Fewer leave cores to the proxy.
     pub threads: usize,
     /// Sequences advanced together, per model. Default 8. More raise the sum of tokens a second and lower each one's.
@@ -55,6 +68,7 @@ impl Default for EngineConfig {
             models: vec!["@cf/huggingfacetb/smollm2-135m-instruct".to_owned()],
             custom_models: Vec::new(),
             preload: Vec::new(),
+            backend: BackendKind::Cpu,
             threads: 0,
             max_running: 8,
             max_waiting: 64,

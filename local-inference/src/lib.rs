@@ -44,7 +44,7 @@ mod tools;
 mod weights;
 
 pub use catalogue::CatalogueEntry;
-pub use config::{EngineConfig, KvDtype};
+pub use config::{BackendKind, EngineConfig, KvDtype};
 pub use embed::{
     EmbedRequest, Embeddings, EncoderEntry, EncoderTask, Pooling, Ranking, RerankRequest,
 };

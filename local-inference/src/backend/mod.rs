@@ -1,12 +1,13 @@
 //! The ops a model may name, and who computes them.
 //!
 //! A model ([`Decoder`](crate::model::decoder::Decoder)) is one list of these ops per layer, written once. [`cpu`] runs
-//! them with our kernels on plain slices. A backend owns its attention memory and whatever device it needs; weights and
+//! them with our kernels on plain slices, [`candle`] with candle tensors. A backend owns its attention memory and whatever device it needs; weights and
 //! activations are its own types, which a model only passes on.
 //!
 //! Activations are rows of f32, one row a token of the step, in [`Backend::Buffer`]s that the model keeps between steps.
 //! Every op gives a row the same result whatever the other rows are.
 
+pub(crate) mod candle;
 pub(crate) mod cpu;
 
 use crate::batch::StepBatch;

@@ -70,6 +70,7 @@ fn read_model(
     };
     let pool = kernels::Pool::with_setup(config.thread_count(), kernels::lower_thread_priority);
     let options = LoadOptions {
+        backend: config.backend,
         max_positions: window,
         kv_dtype: config.kv_dtype,
     };

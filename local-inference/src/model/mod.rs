@@ -14,9 +14,12 @@ mod spec;
 mod tests;
 
 use crate::backend::BackendError;
+use crate::backend::candle::{self, CandleBackend};
 use crate::backend::cpu::CpuBackend;
 use crate::batch::StepBatch;
+use crate::config::BackendKind;
 use crate::weights::{ModelFiles, WeightsError};
+use candle_core::Device;
 use decoder::Decoder;
 use kernels::{KvDtype, Pool};
 
@@ -60,20 +63,36 @@ pub(crate) enum LoadError {
 /// How a model is held in memory.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LoadOptions {
+    pub backend: BackendKind,
     /// Positions a sequence may reach.
     pub max_positions: usize,
     pub kv_dtype: KvDtype,
 }
 
 /// Packs the weights of `files`, which are not needed afterwards.
+///
+/// # Errors
+/// Files that are no model of a family we know, or of one the backend does not run.
 pub(crate) fn load(
     files: &ModelFiles,
     options: LoadOptions,
     pool: Pool,
 ) -> Result<Box<dyn CausalModel>, LoadError> {
-    Ok(Box::new(Decoder::load(
-        files,
-        options,
-        CpuBackend::new(pool),
-    )?))
+    match options.backend {
+        BackendKind::Cpu => {
+            let backend = CpuBackend::new(pool);
+            Ok(Box::new(Decoder::load(files, options, backend)?))
+        }
+        BackendKind::Candle => {
+            let architecture = families::architecture(files)?;
+            if !candle::SUPPORTED.contains(&architecture.as_str()) {
+                return Err(LoadError::Unsupported(format!(
+                    "architecture `{architecture}` on the candle backend ({} are; use the cpu backend)",
+                    candle::SUPPORTED.join(", ")
+                )));
+            }
+            let backend = CandleBackend::new(Device::Cpu, pool);
+            Ok(Box::new(Decoder::load(files, options, backend)?))
+        }
+    }
 }

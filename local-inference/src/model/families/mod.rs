@@ -46,6 +46,11 @@ pub(super) fn read(files: &ModelFiles) -> Result<(DecoderSpec, &'static Names), 
     Ok((spec, if header.is_gguf() { &GGUF } else { names }))
 }
 
+/// What the model's header calls its architecture.
+pub(super) fn architecture(files: &ModelFiles) -> Result<String, LoadError> {
+    Ok(Header::read(files)?.architecture().to_owned())
+}
+
 /// What a header leaves out, family by family; `None` where it may not.
 #[derive(Default)]
 struct Defaults {
