@@ -164,7 +164,7 @@ impl App {
             let models = engine.engine().model_stats();
             let models: Vec<_> = models
                 .into_iter()
-                .map(|(entry, stats)| (entry.id, stats))
+                .map(|(entry, stats)| (&*entry.id, stats))
                 .collect();
             rooms::engine(&mut text, &models);
         }

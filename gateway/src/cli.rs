@@ -119,7 +119,7 @@ enum TokenCommand {
 #[cfg(feature = "local")]
 #[derive(Subcommand)]
 enum ModelCommand {
-    /// Download a model's weights, with resume and checksum.
+    /// Download a model's files, with resume and checksum.
     #[command(
         after_help = "Examples:\n  ai-gateway model pull\n  ai-gateway model pull @cf/huggingfacetb/smollm2-135m-instruct"
     )]
@@ -128,12 +128,17 @@ enum ModelCommand {
         config: ConfigFile,
         /// Model id; the configured ones without this.
         model: Option<String>,
+        /// Access token for models whose licence has to be accepted first.
+        #[arg(long, value_name = "TOKEN", env = "HF_TOKEN", hide_env_values = true)]
+        token: Option<String>,
     },
-    /// List the models this build knows and which are on disk.
-    #[command(after_help = "Example:\n  ai-gateway model list")]
+    /// List the models this build knows, those on disk first.
+    #[command(after_help = "Examples:\n  ai-gateway model list\n  ai-gateway model list mistral")]
     List {
         #[command(flatten)]
         config: ConfigFile,
+        /// Only models whose name, task, family, licence or description holds this.
+        filter: Option<String>,
     },
 }
 
@@ -265,11 +270,18 @@ fn token(command: TokenCommand) -> anyhow::Result<()> {
 #[cfg(feature = "local")]
 fn model(command: ModelCommand) -> anyhow::Result<()> {
     match command {
-        ModelCommand::Pull { config, model } => {
+        ModelCommand::Pull {
+            config,
+            model,
+            token,
+        } => {
             let config = config.load()?;
-            runtime(Some(1))?.block_on(crate::models::pull(&config, model.as_deref()))
+            let pull = crate::models::pull(&config, model.as_deref(), token.as_deref());
+            runtime(Some(1))?.block_on(pull)
         }
-        ModelCommand::List { config } => crate::models::list(&config.load()?),
+        ModelCommand::List { config, filter } => {
+            crate::models::list(&config.load()?, filter.as_deref())
+        }
     }
 }
 

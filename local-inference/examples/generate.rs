@@ -32,7 +32,7 @@ async fn main() {
             ..SamplingParams::default()
         },
         ..GenerateRequest::new(
-            catalogue::all()[0].id,
+            &*catalogue::all()[0].id,
             Prompt::Messages(vec![Message::new("user", prompt)]),
         )
     };

@@ -4,7 +4,7 @@
 //! engine's own attention memory and reads them back from there, so a step that mixed sequences up would show.
 
 use crate::batch::StepBatch;
-use crate::catalogue::{self, CatalogueEntry, Source};
+use crate::catalogue::{self, CatalogueEntry};
 use crate::config::EngineConfig;
 use crate::engine::{EngineHandle, Load, Loaded, ModelSlot};
 use crate::error::EngineError;
@@ -13,7 +13,7 @@ use crate::prompt::chat_template::ChatTemplate;
 use crate::prompt::tokenizer::Tokenizer;
 use kernels::BLOCK_TOKENS;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 /// The scripted model's name.
 pub const MODEL: &str = "@cf/testing/scripted";
@@ -26,22 +26,16 @@ const ENCODER_FOLDER: &str = "all-MiniLM-L6-v2";
 /// A lead that no temperature up to the API's bound levels out.
 const DECISIVE: f32 = 1000.0;
 
-static ENTRY: CatalogueEntry = CatalogueEntry {
-    id: MODEL,
-    description: "says what a test told it to",
-    file: "scripted",
-    bytes: 0,
-    sha256: "",
+static ENTRY: LazyLock<CatalogueEntry> = LazyLock::new(|| CatalogueEntry {
     context: 512,
-    licence: "Apache-2.0",
-    sources: &[Source::Url("")],
-};
+    ..CatalogueEntry::custom(MODEL, "scripted")
+});
 
 /// Where the real model's file is, for tests that need it: `AI_GATEWAY_TEST_MODEL_DIR`, or `models` in the target directory.
 /// Says so, and why, when it is nowhere.
 pub fn model_dir_or_skip(test: &str) -> Option<PathBuf> {
     let entry = &catalogue::all()[0];
-    let found = model_dirs().find(|directory| directory.join(entry.file).exists());
+    let found = model_dirs().find(|directory| directory.join(&*entry.file).exists());
     if found.is_none() {
         println!(
             "SKIPPED: {test}: `{}` is not here; set AI_GATEWAY_TEST_MODEL_DIR to a folder that `ai-gateway model pull` filled",

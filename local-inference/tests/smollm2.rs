@@ -17,7 +17,7 @@ fn engine(test: &str) -> Option<EngineHandle> {
 fn request(prompt: Prompt, sampling: SamplingParams) -> GenerateRequest {
     GenerateRequest {
         sampling,
-        ..GenerateRequest::new(catalogue::all()[0].id, prompt)
+        ..GenerateRequest::new(&*catalogue::all()[0].id, prompt)
     }
 }
 

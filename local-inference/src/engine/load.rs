@@ -4,8 +4,10 @@ use crate::catalogue::CatalogueEntry;
 use crate::config::EngineConfig;
 use crate::error::EngineError;
 use crate::model::{self, CausalModel, LoadOptions};
+use crate::prompt;
 use crate::prompt::chat_template::ChatTemplate;
 use crate::prompt::tokenizer::Tokenizer;
+
 use crate::weights::ModelFiles;
 use std::path::Path;
 use std::sync::Arc;
@@ -26,10 +28,10 @@ pub(super) fn load_file(
     entry: &CatalogueEntry,
     config: &EngineConfig,
 ) -> Result<Loaded, EngineError> {
-    let path = config.model_dir.join(entry.file);
+    let path = config.model_dir.join(&*entry.file);
     if !path.exists() {
         return Err(EngineError::NotPulled {
-            model: entry.id.to_owned(),
+            model: entry.id.to_string(),
             how: format!("run `ai-gateway model pull {}`", entry.id),
         });
     }
@@ -43,27 +45,11 @@ fn read_model(
     config: &EngineConfig,
 ) -> Result<Loaded, Box<dyn std::error::Error>> {
     let size = path.metadata()?.len();
-    if size != entry.bytes {
-        return Err(format!("has {size} bytes instead of {}, pull it again", entry.bytes).into());
+    if let Some(bytes) = entry.bytes.filter(|bytes| *bytes != size) {
+        return Err(format!("has {size} bytes instead of {bytes}, pull it again").into());
     }
     let files = ModelFiles::open(path)?;
-    let ModelFiles::Gguf(file) = &files else {
-        return Err("is a folder".into());
-    };
-    let header = &file.header;
-    let tokenizer = Tokenizer::from_gguf(header)?;
-    let token_text = |key: &str| {
-        let id = header
-            .integer(key)
-            .ok()
-            .and_then(|id| usize::try_from(id).ok());
-        let tokens = header.texts("tokenizer.ggml.tokens").unwrap_or_default();
-        id.and_then(|id| tokens.get(id).copied())
-            .unwrap_or_default()
-    };
-    let bos = token_text("tokenizer.ggml.bos_token_id");
-    let eos = token_text("tokenizer.ggml.eos_token_id");
-    let template = ChatTemplate::new(header.text("tokenizer.chat_template")?, bos, eos)?;
+    let (tokenizer, template) = prompt::open(&files, path, entry)?;
     let window = match config.max_context {
         0 => entry.context as usize,
         bound => bound.min(entry.context as usize),

@@ -11,7 +11,7 @@ mod tests;
 pub(crate) use load::{Load, Loaded};
 pub(crate) use slot::ModelSlot;
 
-use crate::catalogue::{self, CatalogueEntry};
+use crate::catalogue::{self, CatalogueEntry, Task};
 use crate::config::EngineConfig;
 use crate::embed::Encoders;
 use crate::error::EngineError;
@@ -32,8 +32,11 @@ impl Engine {
         let mut models = Vec::new();
         for id in &config.models {
             match catalogue::find(id) {
-                Some(entry) => models.push(ModelSlot::new(entry)),
-                None if Encoders::is_known(id) => {}
+                Some(entry) if entry.task == Task::TextGeneration => {
+                    models.push(ModelSlot::new(entry));
+                }
+                _ if Encoders::is_known(id) => {}
+                Some(_) => tracing::warn!(model = id, "no part of the engine runs this model"),
                 None => tracing::warn!(model = id, "unknown model in the engine's configuration"),
             }
         }
@@ -160,7 +163,7 @@ impl EngineHandle {
     fn slot(&self, model: &str) -> Result<&Arc<ModelSlot>, EngineError> {
         let mut models = self.inner.models.iter();
         models
-            .find(|slot| slot.entry.id.eq_ignore_ascii_case(model))
+            .find(|slot| slot.entry.is_called(model))
             .ok_or_else(|| EngineError::UnknownModel {
                 model: model.to_owned(),
             })

@@ -117,7 +117,7 @@ impl ModelSlot {
             state.loading = None;
             Counters::set(&self.counters.memory_bytes, 0);
             Counters::add(&self.counters.unloads, 1);
-            tracing::info!(model = self.entry.id, "model unloaded");
+            tracing::info!(model = %self.entry.id, "model unloaded");
         }
         may_go
     }
@@ -141,15 +141,12 @@ impl ModelSlot {
     }
 
     pub(super) fn info(&self, model_dir: &Path) -> ModelInfo {
-        let path = model_dir.join(self.entry.file);
         let state = self.state();
         let is_usable = state.loading.as_ref().is_some_and(is_usable);
         let is_loaded = state.loading.as_ref().is_some_and(is_loaded);
         ModelInfo {
             entry: self.entry,
-            is_pulled: path
-                .metadata()
-                .is_ok_and(|file| file.len() == self.entry.bytes),
+            is_pulled: self.entry.is_in(model_dir),
             is_loaded,
             is_loading: is_usable && !is_loaded,
             failure: state.failure.as_ref().map(|failure| failure.error.clone()),

@@ -38,7 +38,7 @@ pub(super) fn spawn(
                 // One that panicked has given its memory back all the same.
                 let _ = thread.join();
             }
-            tracing::info!(model = entry.id, "model loading");
+            tracing::info!(model = %entry.id, "model loading");
             let started = Instant::now();
             let loaded = catch_unwind(AssertUnwindSafe(|| {
                 let loaded = load(entry)?;
@@ -61,7 +61,7 @@ pub(super) fn spawn(
             let (runner, commands) = match loaded {
                 Ok((front, runner, commands, bytes)) => {
                     let load_ms = started.elapsed().as_millis() as u64;
-                    tracing::info!(model = entry.id, load_ms, bytes, "model loaded");
+                    tracing::info!(model = %entry.id, load_ms, bytes, "model loaded");
                     if let Some(slot) = place.upgrade() {
                         slot.set_loaded(bytes);
                     }
@@ -69,7 +69,7 @@ pub(super) fn spawn(
                     (runner, commands)
                 }
                 Err(error) => {
-                    tracing::warn!(model = entry.id, %error, "model not loaded");
+                    tracing::warn!(model = %entry.id, %error, "model not loaded");
                     if let Some(slot) = place.upgrade() {
                         slot.set_failed(&error);
                     }

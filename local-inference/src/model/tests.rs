@@ -294,7 +294,7 @@ fn the_real_models_logits_are_those_of_plain_arithmetic_up_to_the_rounding_of_ac
     let Some(directory) = model_dir_or_skip("logits against the reference") else {
         return;
     };
-    let path = directory.join(crate::catalogue::all()[0].file);
+    let path = directory.join(&*crate::catalogue::all()[0].file);
     for kv_dtype in [KvDtype::F32, KvDtype::Bf16] {
         let mut model = load_path(&path, kv_dtype);
         let mut error = 0.0f32;

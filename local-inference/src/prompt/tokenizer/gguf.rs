@@ -10,8 +10,11 @@ use tokenizers::{AddedToken, PreTokenizerWrapper};
 impl Tokenizer {
     pub(crate) fn from_gguf(file: &Gguf) -> Result<Tokenizer, TokenizerError> {
         let model = file.text("tokenizer.ggml.model")?;
-        let pre = file.text("tokenizer.ggml.pre").unwrap_or("default");
         let tokens = file.texts("tokenizer.ggml.tokens")?;
+        let pre = match file.text("tokenizer.ggml.pre") {
+            Ok(pre) => pre,
+            Err(_) => unnamed(file, tokens.len()),
+        };
         let kinds = match file.integers("tokenizer.ggml.token_type") {
             Ok(kinds) => kinds.iter().map(|kind| Kind::of(*kind)).collect(),
             Err(_) => vec![Kind::Normal; tokens.len()],
@@ -71,6 +74,19 @@ impl Tokenizer {
             ..Parts::default()
         };
         finish(encoder, tokens, kinds, Spelling::Bytes, parts)
+    }
+}
+
+/// The pre-tokenizer of a file from before they were named, by what else is known of the model.
+fn unnamed(file: &Gguf, vocabulary: usize) -> &'static str {
+    match (file.text("general.architecture"), vocabulary) {
+        (Ok("qwen2"), _) => "qwen2",
+        (Ok("phi2"), _) => "phi-2",
+        (Ok("falcon"), _) => "falcon",
+        (Ok("llama"), 128_256) => "llama-bpe",
+        (Ok("llama"), 102_400) => "deepseek-llm",
+        (Ok("llama"), 32_256) => "deepseek-coder",
+        _ => "default",
     }
 }
 

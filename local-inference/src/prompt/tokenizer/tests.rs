@@ -42,7 +42,7 @@ fn smollm2_texts_become_the_ids_it_was_trained_with() {
     let Some(directory) = model_dir_or_skip("the tokenizer's ids") else {
         return;
     };
-    let path = directory.join(catalogue::all()[0].file);
+    let path = directory.join(&*catalogue::all()[0].file);
     let tokenizer = gguf(&path);
     let check = |text: &str, ids: &[u32]| {
         assert_eq!(tokenizer.encode(text).as_deref(), Ok(ids), "{text:?}");

@@ -369,7 +369,7 @@ async fn the_real_model_answers_in_every_form() {
         model_dir,
         ..EngineConfig::default()
     });
-    let model = engine.models()[0].entry.id;
+    let model = &*engine.models()[0].entry.id;
     let messages = json!([{ "role": "user", "content": "Write one sentence about the sea." }]);
     let body = |stream: bool| {
         json!({ "model": model, "messages": messages, "temperature": 0, "max_tokens": 40, "stream": stream }).to_string()
