@@ -198,6 +198,11 @@ impl App {
         local::reply(self.engine.as_ref(), call).await
     }
 
+    #[cfg(feature = "local")]
+    pub fn local(&self) -> Option<&Arc<crate::backend::local::Local>> {
+        self.engine.as_ref()
+    }
+
     /// The engine's work for this much of a model; `None` without an engine.
     #[cfg(feature = "local")]
     pub fn neurons(&self, model: &str, usage: &providers::Usage) -> Option<f64> {

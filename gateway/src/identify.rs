@@ -21,6 +21,8 @@ pub enum What {
     Provider { slug: String, rest: String },
     /// `POST /client/v4/accounts/{account}/ai/{rest}`: the engine, on the REST host.
     RestAi { rest: String },
+    /// `GET /client/v4/accounts/{account}/ai/{rest}`: what models and tasks there are.
+    RestModels { rest: String },
     /// `/client/v4/accounts/{account}/ai-gateway/gateways/{gateway}/logs{rest}`.
     RestLogs { rest: String },
 }
@@ -28,7 +30,7 @@ pub enum What {
 impl What {
     /// The REST host speaks another error envelope than the data plane.
     pub fn is_rest(&self) -> bool {
-        matches!(self, What::RestAi { .. } | What::RestLogs { .. })
+        !matches!(self, What::Universal | What::Provider { .. })
     }
 }
 
@@ -101,12 +103,18 @@ fn rest_host(
     if let Some(ai) = rest.strip_prefix("ai/") {
         let id = incoming.header("cf-aig-gateway-id").unwrap_or("default");
         let gateway = look_up(config, accounts, account, id)?;
-        return Ok(Place {
-            gateway,
-            what: What::RestAi {
+        let rest = ai.trim_end_matches('/');
+        let what = match rest {
+            "models/search" | "models/schema" | "tasks/search" | "authors/search" => {
+                What::RestModels {
+                    rest: rest.to_owned(),
+                }
+            }
+            _ => What::RestAi {
                 rest: ai.to_owned(),
             },
-        });
+        };
+        return Ok(Place { gateway, what });
     }
     if let Some(rest) = rest.strip_prefix("ai-gateway/gateways/") {
         let (id, rest) = cut(rest);

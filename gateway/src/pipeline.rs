@@ -89,6 +89,7 @@ pub async fn serve(app: &Arc<App>, session: &mut ServerSession, incoming: Incomi
     };
     match &place.what {
         What::RestLogs { rest } => rest::logs::serve(&exchange, &mut writer, rest).await,
+        What::RestModels { rest } => rest::models::serve(&exchange, &mut writer, rest).await,
         What::Provider { slug, rest } if incoming.is_upgrade => {
             match Socket::plan(&exchange, permit, incoming.clone(), slug, rest) {
                 Ok(socket) => Served::Upgrade(Box::new(socket)),
@@ -125,7 +126,7 @@ fn authenticate(
                 permission,
             )
         }
-        What::RestAi { .. } => auth::check_rest_gateway(
+        What::RestAi { .. } | What::RestModels { .. } => auth::check_rest_gateway(
             &gateway.account,
             &gateway.id,
             &presented,
@@ -274,7 +275,9 @@ async fn plan(
         }
         What::Provider { slug, rest } => route::single(ground, slug, rest, body),
         What::RestAi { rest } => route::rest_ai(ground, rest, body),
-        What::RestLogs { .. } => Err(GatewayError::new(Kind::Internal, "internal server error")),
+        What::RestLogs { .. } | What::RestModels { .. } => {
+            Err(GatewayError::new(Kind::Internal, "internal server error"))
+        }
     }
 }
 

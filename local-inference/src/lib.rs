@@ -46,7 +46,7 @@ mod weights;
 pub use catalogue::CatalogueEntry;
 pub use config::{BackendKind, EngineConfig, KvDtype};
 pub use embed::{
-    EmbedRequest, Embeddings, EncoderEntry, EncoderTask, Pooling, Ranking, RerankRequest,
+    EmbedRequest, Embeddings, EncoderEntry, EncoderTask, Pooling, Ranking, RerankRequest, encoders,
 };
 pub use engine::{Engine, EngineHandle, ModelInfo};
 pub use error::EngineError;

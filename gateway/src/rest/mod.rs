@@ -2,6 +2,7 @@
 
 pub mod logs;
 mod logs_query;
+pub mod models;
 
 use bytes::Bytes;
 use http::HeaderValue;

@@ -96,6 +96,10 @@ const ENTRIES: &[EncoderEntry] = &[
     },
 ];
 
+pub(super) fn all() -> &'static [EncoderEntry] {
+    ENTRIES
+}
+
 /// The encoder of that name; case does not matter.
 pub(crate) fn find(id: &str) -> Option<&'static EncoderEntry> {
     ENTRIES

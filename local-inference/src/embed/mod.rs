@@ -80,6 +80,11 @@ pub struct Ranking {
 }
 
 impl EngineHandle {
+    /// The configured encoders.
+    pub fn encoder_models(&self) -> Vec<&'static EncoderEntry> {
+        self.encoders().entries().collect()
+    }
+
     /// Waits while the model loads and while earlier requests run. Dropping the future cancels.
     ///
     /// # Errors
@@ -129,6 +134,11 @@ impl EngineHandle {
             prompt_tokens,
         })
     }
+}
+
+/// Every encoder the engine knows.
+pub fn encoders() -> &'static [EncoderEntry] {
+    entries::all()
 }
 
 fn empty(field: &'static str) -> EngineError {

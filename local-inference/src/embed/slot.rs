@@ -41,6 +41,10 @@ impl Encoders {
         entries::find(id).is_some()
     }
 
+    pub(super) fn entries(&self) -> impl Iterator<Item = &'static EncoderEntry> {
+        self.slots.iter().map(|slot| slot.entry)
+    }
+
     pub(super) fn find(&self, model: &str) -> Result<&Slot, EngineError> {
         self.slots
             .iter()

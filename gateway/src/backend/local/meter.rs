@@ -37,7 +37,7 @@ impl Rates {
 
 /// What a model is for, as far as limits tell models apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Task {
+pub enum Task {
     Generation,
     Embeddings,
     /// Rerankers are of this kind on the original.
@@ -45,7 +45,7 @@ pub(super) enum Task {
 }
 
 impl Task {
-    pub(super) fn slug(self) -> &'static str {
+    pub fn slug(self) -> &'static str {
         match self {
             Task::Generation => "text-generation",
             Task::Embeddings => "text-embeddings",
@@ -181,7 +181,7 @@ impl Meter {
 }
 
 /// What the original asks for this model.
-pub fn published(model: &str) -> Option<Rates> {
+fn published(model: &str) -> Option<Rates> {
     let neurons = local_inference::catalogue::find(model)?.neurons?;
     Some(Rates {
         input: f64::from(neurons.input),

@@ -10,6 +10,7 @@ mod endpoint;
 mod events;
 mod fault;
 mod input;
+pub mod listing;
 pub mod meter;
 mod reply;
 mod stream;
@@ -166,6 +167,9 @@ impl Local {
         call: Call<'_>,
         endpoint: &LocalEndpoint,
     ) -> Result<LocalReply, Fault> {
+        if *endpoint == LocalEndpoint::Models {
+            return Ok(self.models());
+        }
         let caller = call.caller;
         let account: &str = &caller.account;
         let asked = read(endpoint, call).await?;
@@ -181,6 +185,17 @@ impl Local {
             }
             Asked::Poll(id) => self.poll(account, &id),
         }
+    }
+
+    /// OpenAI's list of what is offered.
+    fn models(&self) -> LocalReply {
+        let data: Vec<_> = self
+            .listing(false)
+            .iter()
+            .map(listing::Listed::openai)
+            .collect();
+        let list = serde_json::json!({"object": "list", "data": data});
+        LocalReply::json(200, list.to_string().into_bytes())
     }
 
     async fn generate(&self, account: &str, asked: Generate) -> Result<LocalReply, Fault> {

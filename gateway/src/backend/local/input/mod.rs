@@ -106,11 +106,8 @@ pub(super) fn read_object(ground: Ground<'_>, object: &Object) -> Result<Asked, 
         LocalEndpoint::Completions => completions(ground, model, object),
         LocalEndpoint::Responses => responses::read(ground, model, object),
         LocalEndpoint::Embeddings => embed::openai(&model, object),
-        LocalEndpoint::Models => Err(Fault::new(
-            5006,
-            400,
-            "Bad input: Error: this path is read with GET",
-        )),
+        // Answered without looking at the body.
+        LocalEndpoint::Models => Err(Fault::internal("a list of models has no input")),
     }
 }
 
