@@ -16,7 +16,7 @@ const USD_PER_NEURON: f64 = 0.000_011;
 #[derive(Debug, Clone)]
 pub struct Listed {
     /// The name requests use.
-    pub name: &'static str,
+    pub name: String,
     pub description: String,
     pub task: Task,
     /// It is configured here; the others are known to this build.
@@ -43,6 +43,8 @@ impl Local {
         );
         if all {
             let models = catalogue::all().iter();
+            // Encoders follow from their own list, which knows the length of their vectors.
+            let models = models.filter(|entry| entry.task == catalogue::Task::TextGeneration);
             let models = models.filter(|entry| !offered.iter().any(|m| m.entry.id == entry.id));
             list.extend(models.map(|entry| self.model(entry, false)));
             let more = encoders().iter();
@@ -54,13 +56,13 @@ impl Local {
 
     fn model(&self, entry: &CatalogueEntry, is_offered: bool) -> Listed {
         Listed {
-            name: entry.id,
-            description: entry.description.to_owned(),
+            name: entry.id.to_string(),
+            description: entry.description.to_string(),
             task: Task::Generation,
             is_offered,
             context: entry.context,
             dimensions: None,
-            rates: self.meter().rates(entry.id),
+            rates: self.meter().rates(&entry.id),
         }
     }
 
@@ -74,7 +76,7 @@ impl Local {
             _ => "Scores how well contexts answer a query".to_owned(),
         };
         Listed {
-            name: entry.id,
+            name: entry.id.to_owned(),
             description,
             task,
             is_offered,
@@ -87,7 +89,7 @@ impl Local {
 
 impl Listed {
     /// `meta` of `@cf/meta/llama`.
-    pub fn author(&self) -> &'static str {
+    pub fn author(&self) -> &str {
         self.name.split('/').nth(1).unwrap_or_default()
     }
 
@@ -104,7 +106,7 @@ impl Listed {
             &["not-offered"]
         };
         json!({
-            "id": id(self.name),
+            "id": id(&self.name),
             "source": self.source(),
             "name": self.name,
             "description": self.description,
