@@ -402,20 +402,3 @@ async fn openai_clients_can_read_the_errors_of_the_openai_form() {
         );
     }
 }
-
-#[tokio::test]
-async fn an_endpoint_the_engine_does_not_serve_says_so() {
-    let gateway = local().await;
-    for rest in ["v1/embeddings", "v1/responses"] {
-        let body = json!({"model": MODEL, "input": "text"});
-        let answer = gateway
-            .send(&Request::post(&format!("{REST}/{rest}"), &body))
-            .await;
-        assert!(
-            (400..502).contains(&answer.status) && answer.status != 500,
-            "{rest}: {}",
-            answer.status
-        );
-        assert!(answer.text().contains("not"), "{rest}: {}", answer.text());
-    }
-}

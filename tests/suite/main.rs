@@ -16,6 +16,7 @@ mod faults_before_the_first_byte;
 mod faults_in_the_stream;
 mod limits;
 mod local;
+mod local_models;
 mod local_under_load;
 mod logs;
 mod operation;
