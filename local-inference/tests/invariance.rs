@@ -34,7 +34,7 @@ fn request(i: usize) -> GenerateRequest {
     GenerateRequest {
         sampling,
         top_logprobs: Some(0),
-        ..GenerateRequest::new(catalogue::all()[0].id, Prompt::Text { text, raw: true })
+        ..GenerateRequest::new(&*catalogue::all()[0].id, Prompt::Text { text, raw: true })
     }
 }
 

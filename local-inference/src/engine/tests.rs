@@ -12,8 +12,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 fn entry(id: &'static str, mib: u64) -> &'static CatalogueEntry {
     Box::leak(Box::new(CatalogueEntry {
-        id,
-        bytes: mib << 20,
+        id: id.into(),
+        bytes: Some(mib << 20),
         context: 512,
         ..catalogue::all()[0].clone()
     }))
@@ -51,11 +51,11 @@ async fn until(is_so: impl Fn() -> bool) {
     waited.await.expect("it comes to be");
 }
 
-fn loaded(engine: &EngineHandle) -> Vec<&'static str> {
+fn loaded(engine: &EngineHandle) -> Vec<String> {
     let models = engine.models().into_iter();
     models
         .filter(|model| model.is_loaded)
-        .map(|model| model.entry.id)
+        .map(|model| model.entry.id.to_string())
         .collect()
 }
 

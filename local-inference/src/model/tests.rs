@@ -359,7 +359,7 @@ fn the_real_model_says_on_candle_what_plain_arithmetic_says_and_nearly_what_ours
     let Some(directory) = model_dir_or_skip("the candle backend against ours") else {
         return;
     };
-    let path = directory.join(crate::catalogue::all()[0].file);
+    let path = directory.join(&*crate::catalogue::all()[0].file);
     let mut ours = load_path(&path, KvDtype::F32);
     let mut theirs = load_on(BackendKind::Candle, &path, KvDtype::F32);
     let mut error = 0.0f32;
