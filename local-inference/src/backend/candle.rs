@@ -190,7 +190,7 @@ impl Backend for CandleBackend {
         self.caches = (0..shape.layers).map(cache).collect();
     }
 
-    fn begin<'a>(&mut self, batch: &'a StepBatch) -> CandleStep {
+    fn begin(&mut self, batch: &StepBatch) -> CandleStep {
         let rows = |run: &Run| AttentionRows {
             first_row: run.rows.start,
             rows: run.rows.len(),
