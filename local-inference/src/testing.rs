@@ -6,7 +6,7 @@
 use crate::batch::StepBatch;
 use crate::catalogue::{self, CatalogueEntry};
 use crate::config::EngineConfig;
-use crate::engine::{EngineHandle, Load, Loaded, ModelSlot};
+use crate::engine::{EngineHandle, Load, Loaded, ModelSlot, load_file};
 use crate::error::EngineError;
 use crate::model::CausalModel;
 use crate::prompt::chat_template::ChatTemplate;
@@ -114,6 +114,21 @@ pub fn broken(cause: &str) -> EngineHandle {
     let cause = cause.to_owned();
     let load: Load = Arc::new(move |_| Err(EngineError::Load(cause.clone())));
     EngineHandle::new(EngineConfig::default(), vec![ModelSlot::new(&ENTRY)], load)
+}
+
+/// An engine whose only model is the real one, under another chat template.
+pub fn with_template(config: EngineConfig, template: &str) -> EngineHandle {
+    let template = template.to_owned();
+    let load: Load = {
+        let config = config.clone();
+        Arc::new(move |entry| {
+            let loaded = load_file(entry, &config)?;
+            let template = ChatTemplate::new(&template, "", "");
+            let template = template.map_err(|error| EngineError::Load(error.to_string()))?;
+            Ok(Loaded { template, ..loaded })
+        })
+    };
+    EngineHandle::new(config, vec![ModelSlot::new(&catalogue::all()[0])], load)
 }
 
 pub(crate) fn byte_tokenizer() -> Result<Tokenizer, EngineError> {

@@ -24,7 +24,7 @@ pub(crate) struct Loaded {
 
 pub(crate) type Load = Arc<dyn Fn(&CatalogueEntry) -> Result<Loaded, EngineError> + Send + Sync>;
 
-pub(super) fn load_file(
+pub(crate) fn load_file(
     entry: &CatalogueEntry,
     config: &EngineConfig,
 ) -> Result<Loaded, EngineError> {

@@ -8,7 +8,7 @@ mod thread;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use load::{Load, Loaded};
+pub(crate) use load::{Load, Loaded, load_file};
 pub(crate) use slot::ModelSlot;
 
 use crate::catalogue::{self, CatalogueEntry, Task};

@@ -79,8 +79,12 @@ pub(super) fn arguments(parameters: &Value) -> Value {
             if !is_combined {
                 keys.insert("type".to_owned(), json!("object"));
             }
-            // A function without a list of parameters takes none.
-            if keys.len() == 1 {
+            // A function that lists no parameters takes none.
+            let lists = keys.get("properties").and_then(Value::as_object);
+            let says_more = ["additionalProperties", "patternProperties", "required"]
+                .iter()
+                .any(|key| keys.contains_key(*key));
+            if !is_combined && !says_more && lists.is_none_or(Map::is_empty) {
                 keys.insert("additionalProperties".to_owned(), json!(false));
             }
             prepare_as(&Value::Object(keys), true).unwrap_or_else(|_| any_object())

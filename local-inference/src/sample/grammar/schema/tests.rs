@@ -84,6 +84,7 @@ fn arguments_are_an_object_whatever_is_missing() {
         json!(null),
         json!("x"),
         json!({"type": "object"}),
+        json!({"type": "object", "properties": {}, "description": "d"}),
         json!({"type": "null"}),
     ] {
         let schema = arguments(&nothing);
