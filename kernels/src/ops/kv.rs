@@ -9,6 +9,7 @@
 //! transposed, so that the scores of 16 positions are sums of whole registers and no lane is ever added to another.
 //! Rows of values are padded to whole registers (a head of 40 takes 48); the padding stays zero.
 
+use crate::cpu::huge::{Buffer, Plain};
 use crate::cpu::lanes::{LANES, Lanes};
 use half::bf16;
 
@@ -75,11 +76,16 @@ pub struct KvMemory {
     words: Words,
 }
 
-/// The words from a register's boundary on: a load that straddles two cache lines costs twice.
+/// On large pages where the system has them: blocks lie anywhere, and each small page would be looked up anew.
 enum Words {
-    F32(Vec<f32>, usize),
-    Bf16(Vec<u32>, usize),
+    F32(Buffer<f32>),
+    Bf16(Buffer<u32>),
 }
+
+// SAFETY: a number.
+unsafe impl Plain for f32 {}
+// SAFETY: a number.
+unsafe impl Plain for u32 {}
 
 impl KvMemory {
     /// Memory of `blocks` blocks, zero; the system provides each page when it is first touched.
@@ -90,16 +96,8 @@ impl KvMemory {
         assert!(shape.head_dim.is_multiple_of(2), "an odd head dimension");
         let len = shape.layers * blocks * shape.layer_words();
         let words = match shape.dtype {
-            KvDtype::F32 => {
-                let words = vec![0.0; len + LANES];
-                let offset = words.as_ptr().align_offset(size_of::<[f32; LANES]>());
-                Words::F32(words, offset.min(LANES))
-            }
-            KvDtype::Bf16 => {
-                let words = vec![0; len + LANES];
-                let offset = words.as_ptr().align_offset(size_of::<[u32; LANES]>());
-                Words::Bf16(words, offset.min(LANES))
-            }
+            KvDtype::F32 => Words::F32(Buffer::zeroed(len)),
+            KvDtype::Bf16 => Words::Bf16(Buffer::zeroed(len)),
         };
         KvMemory {
             shape,
@@ -195,13 +193,13 @@ impl Cells for F32Cells {
 
     fn words(memory: &KvMemory) -> &[f32] {
         match &memory.words {
-            Words::F32(words, offset) => &words[*offset..],
+            Words::F32(words) => words,
             Words::Bf16(..) => unreachable!("cells are chosen by the memory's type"),
         }
     }
     fn words_mut(memory: &mut KvMemory) -> &mut [f32] {
         match &mut memory.words {
-            Words::F32(words, offset) => &mut words[*offset..],
+            Words::F32(words) => words,
             Words::Bf16(..) => unreachable!("cells are chosen by the memory's type"),
         }
     }
@@ -238,13 +236,13 @@ impl Cells for Bf16Cells {
 
     fn words(memory: &KvMemory) -> &[u32] {
         match &memory.words {
-            Words::Bf16(words, offset) => &words[*offset..],
+            Words::Bf16(words) => words,
             Words::F32(..) => unreachable!("cells are chosen by the memory's type"),
         }
     }
     fn words_mut(memory: &mut KvMemory) -> &mut [u32] {
         match &mut memory.words {
-            Words::Bf16(words, offset) => &mut words[*offset..],
+            Words::Bf16(words) => words,
             Words::F32(..) => unreachable!("cells are chosen by the memory's type"),
         }
     }
