@@ -17,6 +17,8 @@ pub struct EngineEntry {
     pub models: Vec<String>,
     /// Of these, the ones loaded at start.
     pub preload: Vec<String>,
+    /// What computes the steps of generating models.
+    pub backend: EngineBackend,
     /// Threads of a model's arithmetic; 0 = one per logical core.
     pub threads: usize,
     /// Answers generated at once, each model; more wait.
@@ -61,6 +63,14 @@ pub enum WrittenRequests {
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+pub enum EngineBackend {
+    #[default]
+    Cpu,
+    Candle,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum KvDtype {
     F32,
     #[default]
@@ -74,6 +84,7 @@ impl Default for EngineEntry {
             model_dir: None,
             models: vec!["@cf/huggingfacetb/smollm2-135m-instruct".to_owned()],
             preload: Vec::new(),
+            backend: EngineBackend::Cpu,
             threads: 0,
             max_running: 16,
             max_waiting: 256,
@@ -148,6 +159,7 @@ pub struct Engine {
     pub model_dir: PathBuf,
     pub models: Vec<String>,
     pub preload: Vec<String>,
+    pub backend: EngineBackend,
     /// 0 = one per logical core.
     pub threads: usize,
     pub max_running: usize,
@@ -187,6 +199,7 @@ impl Engine {
             model_dir: entry.model_dir.clone().unwrap_or_else(own),
             models: entry.models.clone(),
             preload: entry.preload.clone(),
+            backend: entry.backend,
             threads: entry.threads,
             max_running: entry.max_running,
             max_waiting: entry.max_waiting,

@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
-use local_inference::{EngineConfig, EngineHandle, KvDtype};
+use local_inference::{BackendKind, EngineConfig, EngineHandle, KvDtype};
 
 use super::{Reply, ReplyBody};
 use crate::config;
@@ -114,6 +114,10 @@ impl Local {
         let engine = local_inference::Engine::start(EngineConfig {
             model_dir: config.model_dir.clone(),
             models: config.models.clone(),
+            backend: match config.backend {
+                config::EngineBackend::Cpu => BackendKind::Cpu,
+                config::EngineBackend::Candle => BackendKind::Candle,
+            },
             threads: config.threads,
             max_running: config.max_running,
             max_waiting: config.max_waiting,
