@@ -58,7 +58,7 @@ fn request(question: String, seed: u64, max_tokens: u32) -> GenerateRequest {
             max_tokens: Some(max_tokens),
             ..SamplingParams::default()
         },
-        ..GenerateRequest::new(catalogue::all()[0].id, prompt)
+        ..GenerateRequest::new(&*catalogue::all()[0].id, prompt)
     }
 }
 

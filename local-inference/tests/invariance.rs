@@ -5,7 +5,7 @@ use local_inference::{
     Engine, EngineConfig, EngineHandle, GenerateRequest, Prompt, SamplingParams, Stats, TokenEvent,
     catalogue,
 };
-use std::path::PathBuf;
+use std::path::Path;
 
 const REQUESTS: usize = 16;
 const ANSWER_TOKENS: u32 = 14;
@@ -92,9 +92,9 @@ async fn all_at_once(config: EngineConfig) -> (Vec<Answer>, Stats) {
     (answers, engine.stats())
 }
 
-fn config(model_dir: &PathBuf) -> EngineConfig {
+fn config(model_dir: &Path) -> EngineConfig {
     EngineConfig {
-        model_dir: model_dir.clone(),
+        model_dir: model_dir.to_path_buf(),
         max_running: REQUESTS,
         ..EngineConfig::default()
     }
