@@ -6,6 +6,9 @@ use super::spec::{DecoderSpec, NormType};
 use crate::backend::{Backend, HeadNorm, Norm, NormKind, Part, Projection};
 use crate::weights::{ModelFiles, RawTensor};
 
+/// The largest published vocabularies have a quarter of it. A larger one is refused: token ids are 32 bits.
+const MAX_VOCABULARY: usize = 1 << 20;
+
 /// Everything between the embedding and the head.
 pub(crate) struct Layer<B: Backend> {
     pub attention_norm: Norm<B>,
@@ -139,8 +142,16 @@ impl<B: Backend> Loader<'_, B> {
         let rows = match vocabulary {
             Some(rows) => rows,
             None => {
-                let tensor = self.files.tensor(&format!("{name}.weight"))?;
-                tensor.shape.first().copied().unwrap_or_default()
+                let name = format!("{name}.weight");
+                let tensor = self.files.tensor(&name)?;
+                let rows = tensor.shape.first().copied().unwrap_or_default();
+                if rows == 0 || rows > MAX_VOCABULARY {
+                    return Err(LoadError::Tensor {
+                        name,
+                        source: format!("has {rows} tokens").into(),
+                    });
+                }
+                rows
             }
         };
         self.projection(&[(name.to_owned(), rows)], self.spec.hidden)

@@ -389,3 +389,19 @@ fn the_real_model_says_on_candle_what_plain_arithmetic_says_and_nearly_what_ours
     println!("candle: largest error {error}");
     assert!(error < 2e-3, "largest difference {error}");
 }
+
+/// The two forms of a configuration say the same: the older one is in the fixture, the one since Transformers 5 beside it.
+#[test]
+fn gemma_3_in_the_newer_form_of_its_configuration() {
+    let files = ModelFiles::open(&folder().join("gemma3")).expect("a fixture");
+    let ModelFiles::Folder(mut newer) = files else {
+        panic!("a folder is one");
+    };
+    let older = families::read(&ModelFiles::open(&folder().join("gemma3")).expect("a fixture"));
+    let text = std::fs::read(folder().join("gemma3/config_v5.json")).expect("a fixture");
+    newer.config = serde_json::from_slice(&text).expect("valid JSON");
+    let newer = families::read(&ModelFiles::Folder(newer));
+    let (older, newer) = (older.expect("valid").0, newer.expect("valid").0);
+    assert_eq!(format!("{older:?}"), format!("{newer:?}"));
+    assert!(older.layers[0].window.is_some() && older.layers[1].window.is_none());
+}

@@ -79,7 +79,7 @@ fn check_config(folder: &Folder) -> Result<(), String> {
     }
 }
 
-struct Packed<'a> {
+pub(super) struct Packed<'a> {
     columns: usize,
     k: usize,
     /// Inputs that share a scale.
@@ -90,7 +90,7 @@ struct Packed<'a> {
 }
 
 impl<'a> Packed<'a> {
-    fn new(weights: &View<'a>, zeros: &View<'a>, scales: &View<'a>) -> Result<Self, String> {
+    pub(super) fn new(weights: &View<'a>, zeros: &View<'a>, scales: &View<'a>) -> Result<Self, String> {
         let (&[k, words], &[groups, columns]) = (weights.shape, scales.shape) else {
             return Err("has parts that are no matrices".to_owned());
         };

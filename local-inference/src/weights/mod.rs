@@ -7,6 +7,8 @@
 pub(crate) mod awq;
 pub(crate) mod gguf;
 pub(crate) mod safetensors;
+#[cfg(test)]
+mod tests;
 
 use self::gguf::{Gguf, GgufError};
 use self::safetensors::Folder;

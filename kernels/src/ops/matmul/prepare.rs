@@ -284,7 +284,8 @@ fn quantize<V: Lanes>(values: (V, V), quants: &mut [i8]) -> Factor {
     );
     let peak = sizes.0.max(sizes.1).highest();
     let scale = peak / 127.0;
-    let inverse = V::splat(if peak > 0.0 { 127.0 / peak } else { 0.0 });
+    // A block of next to nothing is zero: its inverse would be infinite.
+    let inverse = V::splat(if peak > 1e-36 { 127.0 / peak } else { 0.0 });
     let (halves, _) = quants.as_chunks_mut::<LANES>();
     let first = values.0.mul(inverse).round_i8(&mut halves[0]);
     let last = values.1.mul(inverse).round_i8(&mut halves[1]);
