@@ -1,8 +1,9 @@
-//! The gateway's engine beside llama.cpp's server, on one model file, over HTTP, in one run.
+//! The gateway's engine beside llama.cpp's server, on the file of SmolLM2-135M-Instruct that `ai-gateway model pull` brings, over
+//! HTTP, in one run.
 //!
 //! ```text
 //! cargo build --release -p gateway
-//! LLAMA_SERVER=<path to llama-server> cargo bench -p local-inference --bench serving -- [--model FILE.gguf] [--rounds N] [--threads N]
+//! LLAMA_SERVER=<path to llama-server> cargo bench -p local-inference --bench serving -- [--rounds N] [--threads N]
 //! ```
 //! Without `LLAMA_SERVER` only our figures are shown. `AI_GATEWAY_BIN` names another gateway binary than the release one.
 //! The servers run one at a time and take turns every round, so that a machine with neighbours treats both alike;
@@ -82,10 +83,9 @@ fn options() -> Options {
                 .unwrap_or_else(|_| panic!("{name} takes a number, got `{value}`"))
         };
         match name.as_str() {
-            "--model" => options.model = value.clone().into(),
             "--rounds" => options.rounds = number(),
             "--threads" => options.threads = number(),
-            other => panic!("unknown option {other}; --model, --rounds and --threads are known"),
+            other => panic!("unknown option {other}; --rounds and --threads are known"),
         }
     }
     options

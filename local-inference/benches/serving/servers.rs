@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+/// The catalogue's name of the file that is measured.
+const MODEL: &str = "@cf/huggingfacetb/smollm2-135m-instruct";
+
 pub struct Server {
     child: Child,
     pub address: String,
@@ -29,9 +32,9 @@ impl Server {
         let model = model.canonicalize().expect("the model's file is there");
         let config = format!(
             "[server]\nlisten = \"127.0.0.1:{listen}\"\n[admin]\nlisten = \"127.0.0.1:{admin}\"\n[data]\ndir = {data:?}\n\
-             [engine]\nmodels = [\"@cf/bench/model\"]\nthreads = {threads}\nmax_running = 16\n\
-             [[engine.custom_models]]\nid = \"@cf/bench/model\"\npath = {model:?}\n",
+             [engine]\nmodels = [{MODEL:?}]\nmodel_dir = {models:?}\nthreads = {threads}\nmax_running = 16\n",
             data = folder.path(),
+            models = model.parent().expect("a file lies in a folder"),
         );
         let file = folder.path().join("config.toml");
         std::fs::write(&file, config).expect("a writable folder");
@@ -52,7 +55,7 @@ impl Server {
             child,
             address: format!("127.0.0.1:{listen}"),
             path: "/client/v4/accounts/bench/ai/v1/completions".to_owned(),
-            model: "@cf/bench/model".to_owned(),
+            model: MODEL.to_owned(),
             _folder: folder,
         }
     }

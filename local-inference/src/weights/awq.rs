@@ -90,7 +90,11 @@ pub(super) struct Packed<'a> {
 }
 
 impl<'a> Packed<'a> {
-    pub(super) fn new(weights: &View<'a>, zeros: &View<'a>, scales: &View<'a>) -> Result<Self, String> {
+    pub(super) fn new(
+        weights: &View<'a>,
+        zeros: &View<'a>,
+        scales: &View<'a>,
+    ) -> Result<Self, String> {
         let (&[k, words], &[groups, columns]) = (weights.shape, scales.shape) else {
             return Err("has parts that are no matrices".to_owned());
         };
