@@ -104,7 +104,7 @@ pub(crate) fn scripted_load(script: Script) -> Load {
             )
             .map_err(|error| EngineError::Load(error.to_string()))?,
             window: entry.context as usize,
-            weight_bytes: 0,
+            weight_bytes: entry.bytes.unwrap_or_default() as usize,
         })
     })
 }

@@ -39,6 +39,11 @@ fn check(dtype: KvDtype, pairs: RopeLayout, spec: AttentionSpec) {
         RopeTable::new(128, rope.clone()),
         rope_table(128, &rope, &Device::Cpu).expect("a table"),
     );
+    // Machines with products of bf16 pairs round the weights of such memory, too.
+    let tolerance = match dtype {
+        KvDtype::F32 => 2e-5,
+        KvDtype::Bf16 => 4e-3,
+    };
     let mut memory = KvMemory::new(shape, BLOCKS);
     let cache = paged_cache(shape, BLOCKS, &Device::Cpu).expect("a cache");
     let (first, second) = ([3, 0, 7, 5], [11, 2, 9, 4]);
@@ -82,7 +87,7 @@ fn check(dtype: KvDtype, pairs: RopeLayout, spec: AttentionSpec) {
         assert_eq!(found.len(), expected.len());
         for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
             assert!(
-                (found - expected).abs() < 2e-5,
+                (found - expected).abs() < tolerance,
                 "step {number}, {i}: {found} {expected}"
             );
         }
