@@ -54,6 +54,7 @@ fn fault(path: &Path) -> Option<String> {
     let options = LoadOptions {
         max_positions: 16,
         kv_dtype: KvDtype::F32,
+        backend: crate::config::BackendKind::Cpu,
     };
     let mut model = match model::load(&files, options, Pool::new(1)) {
         Ok(model) => model,
