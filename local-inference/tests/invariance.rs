@@ -150,6 +150,8 @@ async fn alone_together_in_pieces_with_a_hit_and_after_giving_way_the_tokens_are
 
     let small = EngineConfig {
         kv_cache_mib: 10,
+        // However slow the machine, prompts are read at once, so that all want memory together.
+        target_step_ms: 60_000,
         ..config(&model_dir)
     };
     let (preempted, stats) = all_at_once(small).await;

@@ -291,8 +291,8 @@ fn quantize<V: Lanes>(values: (V, V), quants: &mut [i8]) -> Factor {
     let last = values.1.mul(inverse).round_i8(&mut halves[1]);
     Factor {
         scale,
-        sum: scale * (first + last) as f32,
-        shift: [-8 * first, -8 * last],
+        sum: scale * first.wrapping_add(last) as f32,
+        shift: [first.wrapping_mul(-8), last.wrapping_mul(-8)],
     }
 }
 
