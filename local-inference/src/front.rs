@@ -7,7 +7,7 @@ use crate::prompt::chat_template::ChatTemplate;
 use crate::prompt::detokenizer::Detokenizer;
 use crate::prompt::tokenizer::Tokenizer;
 use crate::request::{
-    DEFAULT_MAX_TOKENS, GenerateRequest, Generation, Message, OutputFormat, Prompt, SamplingParams,
+    GenerateRequest, Generation, Message, OutputFormat, Prompt, SamplingParams,
     Tool, ToolChoice,
 };
 use crate::sample::grammar::{Constraint, Grammar, GrammarFactory};
@@ -36,6 +36,8 @@ pub(crate) struct ModelFront {
     template: ChatTemplate,
     /// Prompt and answer together, in tokens.
     window: usize,
+    /// Answer length when the caller gives none.
+    usual_max_tokens: usize,
     tool_format: ToolFormat,
     markers: Arc<Markers>,
     grammars: GrammarFactory,
@@ -53,6 +55,7 @@ impl ModelFront {
         tokenizer: Arc<Tokenizer>,
         template: ChatTemplate,
         window: usize,
+        usual_max_tokens: usize,
         inbox: Sender<Command>,
     ) -> ModelFront {
         let markers = Markers::new(|text| tokenizer.control_token(text));
@@ -64,6 +67,7 @@ impl ModelFront {
             tokenizer,
             template,
             window,
+            usual_max_tokens,
         }
     }
 
@@ -218,7 +222,7 @@ impl ModelFront {
         if named_or_least > left {
             return Err(self.too_long(prompt + named_or_least));
         }
-        Ok(wanted.unwrap_or((DEFAULT_MAX_TOKENS as usize).min(left)))
+        Ok(wanted.unwrap_or(self.usual_max_tokens.clamp(1, left)))
     }
 
     fn too_long(&self, requested: usize) -> EngineError {

@@ -133,7 +133,7 @@ pub enum OutputFormat {
 /// How tokens are chosen and when to end.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SamplingParams {
-    /// `None`: 256, or less where the prompt leaves less room.
+    /// `None`: what the catalogue says of the model, or less where the prompt leaves less room.
     pub max_tokens: Option<u32>,
     /// 0 takes the likeliest token each time.
     pub temperature: f32,
@@ -157,8 +157,6 @@ pub struct SamplingParams {
     pub ignore_eos: bool,
 }
 
-/// Answer length when the caller gives none.
-pub(crate) const DEFAULT_MAX_TOKENS: u32 = 256;
 const MAX_STOPS: usize = 16;
 
 impl Default for SamplingParams {

@@ -195,13 +195,17 @@ impl EngineHandle {
         }
         slot.may_try()?;
         let leaving = budget::make_room(slot, &inner.models, &inner.config)?;
-        thread::spawn(
+        let begun = thread::spawn(
             slot,
             leaving,
             Arc::clone(&inner.load),
             inner.config.clone(),
             Arc::clone(&inner.is_stopping),
-        )
+        );
+        if let Err(error) = &begun {
+            slot.set_failed(error);
+        }
+        begun
     }
 
     fn preload(&self) {

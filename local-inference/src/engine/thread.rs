@@ -52,7 +52,8 @@ pub(super) fn spawn(
                     counters,
                 );
                 runner.warm_up();
-                let front = ModelFront::new(tokenizer, loaded.template, window, inbox);
+                let usual = entry.max_tokens as usize;
+                let front = ModelFront::new(tokenizer, loaded.template, window, usual, inbox);
                 let bytes = loaded.weight_bytes + runner.kv_bytes();
                 Ok((Arc::new(front), runner, commands, bytes))
             }));
