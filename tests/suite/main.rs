@@ -17,6 +17,7 @@ mod faults_in_the_stream;
 mod limits;
 mod local;
 mod local_models;
+mod local_tools;
 mod local_under_load;
 mod logs;
 mod operation;

@@ -49,8 +49,7 @@ fn told(_exchange: &Exchange<'_>, _rest: &str, query: &Query) -> Result<Value, G
 
 #[cfg(feature = "local")]
 fn told(exchange: &Exchange<'_>, rest: &str, query: &Query) -> Result<Value, GatewayError> {
-    use crate::backend::local::listing::Listed;
-    use crate::backend::local::meter::Task;
+    use crate::backend::local::listing::{self, Listed};
 
     let local = exchange.app.local();
     // A name may be asked about before it is offered.
@@ -71,7 +70,7 @@ fn told(exchange: &Exchange<'_>, rest: &str, query: &Query) -> Result<Value, Gat
         "models/schema" => {
             let name = query.model.as_deref().unwrap_or_default();
             let mut models = list.iter();
-            let model = models.find(|model| model.name.eq_ignore_ascii_case(name));
+            let model = models.find(|model| model.is_called(name));
             let model = model.ok_or_else(|| {
                 let message = format!("No such model: `{}`", shown(name));
                 GatewayError::new(Kind::NotFound, message)
@@ -79,9 +78,9 @@ fn told(exchange: &Exchange<'_>, rest: &str, query: &Query) -> Result<Value, Gat
             Ok(envelope(model.schema()))
         }
         "tasks/search" => {
-            let tasks = Task::ALL.into_iter();
-            let tasks = tasks.filter(|task| list.iter().any(|model| model.task == *task));
-            Ok(envelope(tasks.map(Task::describe).collect()))
+            let tasks = listing::TASKS.into_iter();
+            let tasks = tasks.filter(|task| list.iter().any(|model| model.task() == *task));
+            Ok(envelope(tasks.map(listing::describe).collect()))
         }
         _ => {
             let mut authors: Vec<&str> = list.iter().map(Listed::author).collect();
@@ -110,8 +109,7 @@ fn page(mut list: Vec<Value>, query: &Query) -> Value {
     answer
 }
 
-/// What the query string asks for. Parameters nobody knows are ignored, and so is `hide_experimental`: no model here is an
-/// experiment of the original's.
+/// What the query string asks for. Parameters nobody knows are ignored.
 #[derive(Debug, PartialEq, Eq)]
 struct Query {
     page: usize,
@@ -121,6 +119,7 @@ struct Query {
     source: Option<String>,
     task: Option<String>,
     model: Option<String>,
+    hide_experimental: bool,
     include_deprecated: bool,
     is_openrouter: bool,
 }
@@ -135,6 +134,7 @@ impl Query {
             source: None,
             task: None,
             model: None,
+            hide_experimental: false,
             include_deprecated: false,
             is_openrouter: false,
         };
@@ -153,6 +153,7 @@ impl Query {
                 "source" => query.source = text(),
                 "task" => query.task = text(),
                 "model" => query.model = text(),
+                "hide_experimental" => query.hide_experimental = value == "true",
                 "include_deprecated" => query.include_deprecated = value == "true",
                 "format" => query.is_openrouter = value == "openrouter",
                 _ => {}
@@ -166,13 +167,17 @@ impl Query {
         let is = |wanted: &Option<String>, test: &dyn Fn(&str) -> bool| {
             wanted.as_deref().is_none_or(test)
         };
-        is(&self.author, &|author| {
-            author.eq_ignore_ascii_case(model.author())
-        }) && is(&self.source, &|source| source == model.source().to_string())
-            && is(&self.task, &|task| model.task.is_called(task))
+        !(self.hide_experimental && model.is_experimental())
+            && is(&self.author, &|author| {
+                author.eq_ignore_ascii_case(model.author())
+            })
+            && is(&self.source, &|source| source == model.source().to_string())
+            && is(&self.task, &|task| {
+                crate::backend::local::listing::is_task(model.task(), task)
+            })
             && is(&self.search, &|text| {
-                model.name.to_lowercase().contains(text)
-                    || model.description.to_lowercase().contains(text)
+                model.name().to_lowercase().contains(text)
+                    || model.description().to_lowercase().contains(text)
             })
     }
 }

@@ -2,6 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use local_inference::catalogue;
 use local_inference::{EmbedRequest, Embeddings, Pooling, RerankRequest};
 use serde::Serialize;
 
@@ -21,7 +22,7 @@ impl Local {
             form,
         } = asked;
         let request = EmbedRequest {
-            model: model.clone(),
+            model: known(&model),
             texts,
             pooling,
         };
@@ -52,7 +53,7 @@ impl Local {
             top_k,
         } = asked;
         let request = RerankRequest {
-            model: model.clone(),
+            model: known(&model),
             query,
             contexts,
             top_k,
@@ -73,6 +74,11 @@ impl Local {
             ..LocalReply::json(200, body)
         })
     }
+}
+
+/// The model's own name, where it is asked for by another.
+fn known(model: &str) -> String {
+    catalogue::find(model).map_or_else(|| model.to_owned(), |entry| entry.id.to_string())
 }
 
 /// Keeps the leading numbers of each vector and makes it of length 1 again. Only models trained for it keep their meaning

@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use local_inference::TokenEvent;
+use local_inference::catalogue::{self, Task};
 
 use super::events::Tally;
 use super::fault::Fault;
@@ -35,38 +36,32 @@ impl Rates {
     }
 }
 
-/// What a model is for, as far as limits tell models apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Task {
-    Generation,
-    Embeddings,
-    /// Rerankers are of this kind on the original.
-    Classification,
-}
-
-impl Task {
-    pub fn slug(self) -> &'static str {
-        match self {
-            Task::Generation => "text-generation",
-            Task::Embeddings => "text-embeddings",
-            Task::Classification => "text-classification",
-        }
+/// A task as limits and clients name it.
+pub fn slug(task: Task) -> &'static str {
+    match task {
+        Task::TextGeneration => "text-generation",
+        Task::TextEmbeddings => "text-embeddings",
+        Task::TextClassification => "text-classification",
     }
 }
 
 /// The original's documented limits a minute: of a task, and of single models that have their own.
-const DOCUMENTED: &[(&str, u32)] = &[
-    ("text-generation", 300),
-    ("text-embeddings", 3000),
-    ("text-classification", 2000),
-    ("@cf/baai/bge-large-en-v1.5", 1500),
-    ("@hf/thebloke/mistral-7b-instruct-v0.1-awq", 400),
-    ("@cf/microsoft/phi-2", 720),
-    ("@cf/qwen/qwen1.5-0.5b-chat", 1500),
-    ("@cf/qwen/qwen1.5-1.8b-chat", 720),
-    ("@cf/qwen/qwen1.5-14b-chat-awq", 150),
-    ("@cf/tinyllama/tinyllama-1.1b-chat-v1.0", 720),
-];
+fn documented() -> Vec<(String, u32)> {
+    let tasks = [
+        (Task::TextGeneration, 300),
+        (Task::TextEmbeddings, 3000),
+        (Task::TextClassification, 2000),
+    ];
+    let mut limits = Vec::new();
+    for (task, usual) in tasks {
+        limits.push((slug(task).to_owned(), usual));
+        let own = catalogue::all()
+            .iter()
+            .filter(|entry| entry.task == task && entry.requests_per_minute != usual);
+        limits.extend(own.map(|entry| (entry.id.to_string(), entry.requests_per_minute)));
+    }
+    limits
+}
 
 pub struct Meter {
     /// Of models without a price of their own.
@@ -85,10 +80,7 @@ impl Meter {
     pub(super) fn new(config: &Engine) -> Arc<Meter> {
         let table: Vec<(String, u32)> = match &config.requests_per_minute {
             RequestsPerMinute::Off => Vec::new(),
-            RequestsPerMinute::Documented => {
-                let own = |(name, count): &(&str, u32)| ((*name).to_owned(), *count);
-                DOCUMENTED.iter().map(own).collect()
-            }
+            RequestsPerMinute::Documented => documented(),
             RequestsPerMinute::Table(table) => table.clone().into_iter().collect(),
         };
         let counted = |(name, count): (String, u32)| {
@@ -134,13 +126,12 @@ impl Meter {
     }
 
     fn rate(&self, account: &str, task: Task, model: &str) -> Result<(), Fault> {
-        let model = model.to_ascii_lowercase();
-        let (name, most) = match (
-            self.per_minute.get(&model),
-            self.per_minute.get(task.slug()),
-        ) {
+        // Other names of a model count as the model.
+        let known = catalogue::find(model).map_or(model, |entry| &entry.id);
+        let model = known.to_ascii_lowercase();
+        let (name, most) = match (self.per_minute.get(&model), self.per_minute.get(slug(task))) {
             (Some(most), _) => (model.as_str(), *most),
-            (None, Some(most)) => (task.slug(), *most),
+            (None, Some(most)) => (slug(task), *most),
             (None, None) => return Ok(()),
         };
         let bucket = {
@@ -182,7 +173,7 @@ impl Meter {
 
 /// What the original asks for this model.
 fn published(model: &str) -> Option<Rates> {
-    let neurons = local_inference::catalogue::find(model)?.neurons?;
+    let neurons = catalogue::find(model)?.neurons?;
     Some(Rates {
         input: f64::from(neurons.input),
         cached: f64::from(neurons.input),
@@ -317,7 +308,7 @@ mod tests {
         let table = table.map(|(name, count)| (name.to_owned(), count)).into();
         let meter = meter(|engine| engine.requests_per_minute = RequestsPerMinute::Table(table));
         let ask = |account, task, model| meter.admit(account, task, model).map_err(|f| f.code);
-        let text = Task::Generation;
+        let text = Task::TextGeneration;
         assert_eq!(
             [(); 3].map(|()| ask("a", text, "m")),
             [Ok(()), Ok(()), Err(3021)]
@@ -328,7 +319,11 @@ mod tests {
             [Ok(()), Err(3021)]
         );
         assert_eq!(ask("b", text, "m"), Ok(()));
-        assert_eq!(ask("a", Task::Embeddings, "e"), Ok(()), "no limit is set");
+        assert_eq!(
+            ask("a", Task::TextEmbeddings, "e"),
+            Ok(()),
+            "no limit is set"
+        );
         let fault = meter.admit("a", text, "m").expect_err("used up");
         assert!(
             fault

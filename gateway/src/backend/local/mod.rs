@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use local_inference::catalogue::{self, Task};
 use local_inference::{BackendKind, EngineConfig, EngineHandle, KvDtype};
 
 use super::{Reply, ReplyBody};
@@ -178,6 +179,7 @@ impl Local {
         let account: &str = &caller.account;
         let asked = read(endpoint, call).await?;
         if let Some((task, model)) = asked.work() {
+            check_task(task, model)?;
             self.meter.admit(account, task, model)?;
         }
         match asked {
@@ -242,6 +244,25 @@ impl Local {
             took: Some(bill.settle(events.tally())),
             ..LocalReply::json(200, body)
         })
+    }
+}
+
+/// A body of the wrong kind for the model, told as the model's own schema would tell it.
+fn check_task(asked: Task, model: &str) -> Result<(), Fault> {
+    let Some(entry) = catalogue::find(model) else {
+        return Ok(());
+    };
+    let writes = |task| task == Task::TextGeneration;
+    match (writes(entry.task), writes(asked)) {
+        (true, false) => Err(input::neither()),
+        (false, true) => {
+            let field = match entry.task {
+                Task::TextClassification => "query,contexts",
+                _ => "text",
+            };
+            Err(input::missing(field))
+        }
+        _ => Ok(()),
     }
 }
 

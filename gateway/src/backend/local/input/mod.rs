@@ -7,12 +7,12 @@ mod params;
 mod responses;
 mod tools;
 
+use local_inference::catalogue::Task;
 use local_inference::{GenerateRequest, OutputFormat, Priority, Prompt, ToolChoice};
 use serde_json::Value;
 
 use super::LocalEndpoint;
 use super::fault::Fault;
-use super::meter::Task;
 use super::reply::{Form, Shape};
 use super::values::{Object, mismatch, present, switch, text};
 pub(super) use embed::{Embed, EmbedForm, Rerank};
@@ -67,10 +67,10 @@ impl Asked {
         match self {
             Asked::Generate(asked) => {
                 let first = asked.requests.first()?;
-                Some((Task::Generation, &first.model))
+                Some((Task::TextGeneration, &first.model))
             }
-            Asked::Embed(asked) => Some((Task::Embeddings, &asked.model)),
-            Asked::Rerank(asked) => Some((Task::Classification, &asked.model)),
+            Asked::Embed(asked) => Some((Task::TextEmbeddings, &asked.model)),
+            Asked::Rerank(asked) => Some((Task::TextClassification, &asked.model)),
             Asked::Queue(_) | Asked::Poll(_) => None,
         }
     }
@@ -169,10 +169,18 @@ pub(super) fn model(endpoint: &LocalEndpoint, object: &Object) -> Result<String,
     Ok(name.to_owned())
 }
 
-fn missing(field: &str) -> Fault {
+pub(super) fn missing(field: &str) -> Fault {
     Fault::input(
         field,
         format_args!("required properties at '/' are '{field}'"),
+    )
+}
+
+/// Neither form of a request for text.
+pub(super) fn neither() -> Fault {
+    Fault::input(
+        "prompt",
+        "oneOf at '/' not met, 0 matches: required properties at '/' are 'prompt', required properties at '/' are 'messages'",
     )
 }
 
@@ -280,10 +288,7 @@ fn native_prompt(object: &Object) -> Result<Prompt, Fault> {
         });
     }
     let Some(prompt) = text(object, "prompt")? else {
-        return Err(Fault::input(
-            "prompt",
-            "oneOf at '/' not met, 0 matches: required properties at '/' are 'prompt', required properties at '/' are 'messages'",
-        ));
+        return Err(neither());
     };
     check_length("prompt", prompt.is_empty())?;
     Ok(Prompt::Text {

@@ -2,12 +2,13 @@
 
 mod schema;
 
-use local_inference::{CatalogueEntry, EncoderEntry, EncoderTask, catalogue, encoders};
+use local_inference::catalogue::{self, CatalogueEntry, Task};
+use local_inference::encoders;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::Local;
-use super::meter::{Rates, Task};
+use super::meter::{self, Rates};
 
 /// Dollars a neuron, in the original's list of prices.
 const USD_PER_NEURON: f64 = 0.000_011;
@@ -15,13 +16,9 @@ const USD_PER_NEURON: f64 = 0.000_011;
 /// One model of the list.
 #[derive(Debug, Clone)]
 pub struct Listed {
-    /// The name requests use.
-    pub name: String,
-    pub description: String,
-    pub task: Task,
+    entry: &'static CatalogueEntry,
     /// It is configured here; the others are known to this build.
-    pub is_offered: bool,
-    context: u32,
+    is_offered: bool,
     /// Length of a vector, of models that make some.
     dimensions: Option<u32>,
     rates: Rates,
@@ -30,72 +27,73 @@ pub struct Listed {
 impl Local {
     /// What is configured here, and with `all` also what else this build knows.
     pub fn listing(&self, all: bool) -> Vec<Listed> {
-        let offered = self.engine().models();
-        let mut list: Vec<Listed> = offered
-            .iter()
-            .map(|model| self.model(model.entry, true))
+        let models = self.engine().models().into_iter().map(|model| model.entry);
+        let vectors = self.engine().encoder_models().into_iter();
+        let vectors = vectors.filter_map(|encoder| catalogue::find(encoder.id));
+        let mut list: Vec<Listed> = models
+            .chain(vectors)
+            .map(|entry| self.listed(entry, true))
             .collect();
-        let encoders_offered = self.engine().encoder_models();
-        list.extend(
-            encoders_offered
-                .iter()
-                .map(|entry| self.encoder(entry, true)),
-        );
         if all {
-            let models = catalogue::all().iter();
-            // Encoders follow from their own list, which knows the length of their vectors.
-            let models = models.filter(|entry| entry.task == catalogue::Task::TextGeneration);
-            let models = models.filter(|entry| !offered.iter().any(|m| m.entry.id == entry.id));
-            list.extend(models.map(|entry| self.model(entry, false)));
-            let more = encoders().iter();
-            let more = more.filter(|entry| !encoders_offered.iter().any(|o| o.id == entry.id));
-            list.extend(more.map(|entry| self.encoder(entry, false)));
+            let rest = catalogue::all().iter();
+            let rest: Vec<Listed> = rest
+                .filter(|entry| !list.iter().any(|offered| offered.entry.id == entry.id))
+                .map(|entry| self.listed(entry, false))
+                .collect();
+            list.extend(rest);
         }
         list
     }
 
-    fn model(&self, entry: &CatalogueEntry, is_offered: bool) -> Listed {
+    fn listed(&self, entry: &'static CatalogueEntry, is_offered: bool) -> Listed {
+        let mut vectors = encoders().iter();
+        let vectors = vectors.find(|encoder| encoder.id == entry.id);
         Listed {
-            name: entry.id.to_string(),
-            description: entry.description.to_string(),
-            task: Task::Generation,
+            entry,
             is_offered,
-            context: entry.context,
-            dimensions: None,
+            dimensions: vectors
+                .filter(|_| entry.task == Task::TextEmbeddings)
+                .map(|encoder| encoder.dimensions),
             rates: self.meter().rates(&entry.id),
-        }
-    }
-
-    fn encoder(&self, entry: &EncoderEntry, is_offered: bool) -> Listed {
-        let task = match entry.task {
-            EncoderTask::Embed => Task::Embeddings,
-            EncoderTask::Rank => Task::Classification,
-        };
-        let description = match task {
-            Task::Embeddings => format!("Vectors of {} numbers for texts", entry.dimensions),
-            _ => "Scores how well contexts answer a query".to_owned(),
-        };
-        Listed {
-            name: entry.id.to_owned(),
-            description,
-            task,
-            is_offered,
-            context: entry.context,
-            dimensions: (task == Task::Embeddings).then_some(entry.dimensions),
-            rates: self.meter().rates(entry.id),
         }
     }
 }
 
 impl Listed {
+    pub fn name(&self) -> &'static str {
+        &self.entry.id
+    }
+
+    pub fn description(&self) -> &'static str {
+        &self.entry.description
+    }
+
+    pub fn task(&self) -> Task {
+        self.entry.task
+    }
+
+    /// By this name or another one that it has.
+    pub fn is_called(&self, name: &str) -> bool {
+        self.entry.is_called(name)
+    }
+
+    /// Of the original's experiments.
+    pub fn is_experimental(&self) -> bool {
+        self.entry.abilities.beta
+    }
+
     /// `meta` of `@cf/meta/llama`.
-    pub fn author(&self) -> &str {
-        self.name.split('/').nth(1).unwrap_or_default()
+    pub fn author(&self) -> &'static str {
+        self.name().split('/').nth(1).unwrap_or_default()
     }
 
     /// 1: the API's own, 2: taken from Hugging Face.
     pub fn source(&self) -> u32 {
-        if self.name.starts_with("@hf/") { 2 } else { 1 }
+        if self.name().starts_with("@hf/") {
+            2
+        } else {
+            1
+        }
     }
 
     /// As `models/search` tells it.
@@ -106,11 +104,11 @@ impl Listed {
             &["not-offered"]
         };
         json!({
-            "id": id(&self.name),
+            "id": id(self.name()),
             "source": self.source(),
-            "name": self.name,
-            "description": self.description,
-            "task": self.task.describe(),
+            "name": self.name(),
+            "description": self.description(),
+            "task": describe(self.task()),
             "tags": tags,
             "properties": self.properties(),
         })
@@ -120,7 +118,13 @@ impl Listed {
     fn properties(&self) -> Vec<Value> {
         let property = |id: &str, value: Value| json!({"property_id": id, "value": value});
         let mut list = vec![property("async_queue", json!("true"))];
-        let context = json!(self.context.to_string());
+        let abilities = self.entry.abilities;
+        for (id, has) in [("beta", abilities.beta), ("reasoning", abilities.reasoning)] {
+            if has {
+                list.push(property(id, json!("true")));
+            }
+        }
+        let context = json!(self.entry.context.to_string());
         match self.dimensions {
             Some(dimensions) => {
                 list.push(property("max_input_tokens", context));
@@ -132,7 +136,7 @@ impl Listed {
         let unit =
             |unit: &str, neurons| json!({"unit": unit, "price": usd(neurons), "currency": "USD"});
         let mut price = vec![unit("per M input tokens", self.rates.input)];
-        if self.task == Task::Generation {
+        if self.task() == Task::TextGeneration {
             // Calls are held to a grammar, so any model can make them.
             list.push(property("function_calling", json!("true")));
             price.push(unit("per M output tokens", self.rates.output));
@@ -144,8 +148,8 @@ impl Listed {
     /// As `format=openrouter` has it: dollars a token, as texts.
     pub fn openrouter(&self) -> Value {
         let usd = |neurons: f64| rounded(neurons * USD_PER_NEURON / 1e6).to_string();
-        let (output, parameters): (&str, &[&str]) = match self.task {
-            Task::Generation => (
+        let (output, parameters): (&str, &[&str]) = match self.task() {
+            Task::TextGeneration => (
                 "text",
                 &[
                     "max_tokens",
@@ -161,15 +165,15 @@ impl Listed {
                     "logprobs",
                 ],
             ),
-            Task::Embeddings => ("embeddings", &[]),
-            Task::Classification => ("rerank", &[]),
+            Task::TextEmbeddings => ("embeddings", &[]),
+            Task::TextClassification => ("rerank", &[]),
         };
         json!({
-            "id": self.name,
-            "name": self.name,
+            "id": self.name(),
+            "name": self.name(),
             "created": 0,
-            "description": self.description,
-            "context_length": self.context,
+            "description": self.description(),
+            "context_length": self.entry.context,
             "architecture": {
                 "modality": format!("text->{output}"),
                 "input_modalities": ["text"],
@@ -182,12 +186,12 @@ impl Listed {
 
     /// As OpenAI's list has it.
     pub fn openai(&self) -> Value {
-        json!({"id": self.name, "object": "model", "created": 0, "owned_by": self.author()})
+        json!({"id": self.name(), "object": "model", "created": 0, "owned_by": self.author()})
     }
 
     /// What it takes and gives, as JSON Schema.
     pub fn schema(&self) -> Value {
-        schema::of(self.task)
+        schema::of(self.task())
     }
 }
 
@@ -196,42 +200,22 @@ fn rounded(value: f64) -> f64 {
     format!("{value:.12}").parse().unwrap_or(value)
 }
 
-impl Task {
-    pub const ALL: [Task; 3] = [Task::Generation, Task::Embeddings, Task::Classification];
+/// The tasks of the engine's models.
+pub const TASKS: [Task; 3] = [
+    Task::TextGeneration,
+    Task::TextEmbeddings,
+    Task::TextClassification,
+];
 
-    /// With the original's own ids.
-    pub fn describe(self) -> Value {
-        let (id, description) = match self {
-            Task::Generation => (
-                "c329a1f9-323d-4e91-b2aa-582dd4188d34",
-                "Writes text that goes on from a prompt or a conversation",
-            ),
-            Task::Embeddings => (
-                "0137cdcf-162a-4108-94f2-1ca59e8c65ee",
-                "Turns texts into vectors that lie close where meanings do",
-            ),
-            Task::Classification => (
-                "19606750-23ed-4371-aab2-c20349b53a60",
-                "Scores texts, for example how well they answer a query",
-            ),
-        };
-        json!({"id": id, "name": self.name(), "description": description})
-    }
+/// A task as the API tells it.
+pub fn describe(task: Task) -> Value {
+    json!({"id": task.id(), "name": task.name(), "description": task.description()})
+}
 
-    pub fn name(self) -> &'static str {
-        match self {
-            Task::Generation => "Text Generation",
-            Task::Embeddings => "Text Embeddings",
-            Task::Classification => "Text Classification",
-        }
-    }
-
-    /// By its name, slug or id, as clients ask for it.
-    pub fn is_called(self, word: &str) -> bool {
-        word.eq_ignore_ascii_case(self.name())
-            || word.eq_ignore_ascii_case(self.slug())
-            || self.describe()["id"] == word
-    }
+/// By its name, slug or id, as clients ask for it.
+pub fn is_task(task: Task, word: &str) -> bool {
+    let names = [task.name(), meter::slug(task), task.id()];
+    names.iter().any(|name| word.eq_ignore_ascii_case(name))
 }
 
 /// The same id for a name everywhere and always.
@@ -261,7 +245,7 @@ mod tests {
             "text-generation",
             "c329a1f9-323d-4e91-b2aa-582dd4188d34",
         ] {
-            assert!(Task::Generation.is_called(word) && !Task::Embeddings.is_called(word));
+            assert!(is_task(Task::TextGeneration, word) && !is_task(Task::TextEmbeddings, word));
         }
     }
 }

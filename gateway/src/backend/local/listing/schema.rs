@@ -1,14 +1,13 @@
 //! Inputs and outputs of each task as JSON Schema: what is read, with its bounds.
 
+use local_inference::catalogue::Task;
 use serde_json::{Value, json};
-
-use super::Task;
 
 pub(super) fn of(task: Task) -> Value {
     match task {
-        Task::Generation => json!({"input": generation_input(), "output": generation_output()}),
-        Task::Embeddings => json!({"input": embeddings_input(), "output": embeddings_output()}),
-        Task::Classification => json!({"input": ranking_input(), "output": ranking_output()}),
+        Task::TextGeneration => json!({"input": generation_input(), "output": generation_output()}),
+        Task::TextEmbeddings => json!({"input": embeddings_input(), "output": embeddings_output()}),
+        Task::TextClassification => json!({"input": ranking_input(), "output": ranking_output()}),
     }
 }
 
