@@ -31,6 +31,7 @@ mod front;
 mod kv;
 mod model;
 mod outbox;
+mod perplexity;
 #[allow(dead_code, reason = "models in folders come with the next step")]
 mod prompt;
 mod request;
@@ -50,6 +51,7 @@ pub use embed::{
 };
 pub use engine::{Engine, EngineHandle, ModelInfo};
 pub use error::EngineError;
+pub use perplexity::{Perplexity, perplexity};
 pub use request::{
     GenerateRequest, Generation, Message, OutputFormat, Priority, Prompt, SamplingParams,
     StopReason, TokenEvent, TokenLogprob, Tool, ToolCall, ToolChoice,

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::batch::StepBatch;
+use crate::config::BackendKind;
 use crate::model::{self, LoadOptions};
 use ::safetensors::tensor::{Dtype, TensorView};
 use kernels::{KvDtype, Pool};
@@ -52,6 +53,7 @@ fn fault(path: &Path) -> Option<String> {
         Err(error) => return Some(error.to_string()),
     };
     let options = LoadOptions {
+        backend: BackendKind::Cpu,
         max_positions: 16,
         kv_dtype: KvDtype::F32,
         backend: crate::config::BackendKind::Cpu,
