@@ -126,35 +126,37 @@ impl<'a> Packed<'a> {
 
     /// Rows of blocks, one row a column of the packing.
     fn blocks(&self) -> Vec<u8> {
+        let words = self.columns / 8;
         let row_bytes = self.k / BLOCK * BLOCK_BYTES;
         let mut out = vec![0; self.columns * row_bytes];
-        for word in 0..self.columns / 8 {
-            let rows = &mut out[word * 8 * row_bytes..][..8 * row_bytes];
-            for block in 0..self.k / BLOCK {
+        for (word, rows) in out.chunks_exact_mut(8 * row_bytes).enumerate() {
+            for (block, first) in (0..self.k).step_by(BLOCK).enumerate() {
+                // The words lie a row apart: each is fetched once for its eight columns.
+                let inputs: [u32; BLOCK] = std::array::from_fn(|i| {
+                    u32::from_le_bytes(self.weights[(first + i) * words + word])
+                });
+                let group = first / self.group;
+                let zeros = u32::from_le_bytes(self.zeros[group * words + word]);
                 for (nibble, column) in NIBBLE_COLUMNS.into_iter().enumerate() {
+                    let scale = self.scales[group * self.columns + word * 8 + column];
                     let start = column * row_bytes + block * BLOCK_BYTES;
                     let bytes = &mut rows[start..][..BLOCK_BYTES];
-                    self.block(word, nibble, column, block * BLOCK, bytes);
+                    write_block(&inputs, zeros, nibble, f16::from_le_bytes(scale), bytes);
                 }
             }
         }
         out
     }
+}
 
-    /// One block: inputs `first..first + 32` of column `word * 8 + column`.
-    fn block(&self, word: usize, nibble: usize, column: usize, first: usize, out: &mut [u8]) {
-        let words = self.columns / 8;
-        let group = first / self.group;
-        let pick = |packed: [u8; 4]| (u32::from_le_bytes(packed) >> (4 * nibble)) as u8 & 15;
-        let scale = f16::from_le_bytes(self.scales[group * self.columns + word * 8 + column]);
-        let zero = f32::from(pick(self.zeros[group * words + word]));
-        let minimum = f16::from_f32(-zero * scale.to_f32());
-        out[..2].copy_from_slice(&scale.to_le_bytes());
-        out[2..4].copy_from_slice(&minimum.to_le_bytes());
-        for (i, byte) in out[4..].iter_mut().enumerate() {
-            let low = pick(self.weights[(first + i) * words + word]);
-            let high = pick(self.weights[(first + i + BLOCK / 2) * words + word]);
-            *byte = low | high << 4;
-        }
+/// One column's block, out of the words of its inputs and zero point.
+fn write_block(inputs: &[u32; BLOCK], zeros: u32, nibble: usize, scale: f16, out: &mut [u8]) {
+    let pick = |word: u32| (word >> (4 * nibble)) as u8 & 15;
+    let minimum = f16::from_f32(-f32::from(pick(zeros)) * scale.to_f32());
+    out[..2].copy_from_slice(&scale.to_le_bytes());
+    out[2..4].copy_from_slice(&minimum.to_le_bytes());
+    let (low, high) = inputs.split_at(BLOCK / 2);
+    for ((byte, low), high) in out[4..].iter_mut().zip(low).zip(high) {
+        *byte = pick(*low) | pick(*high) << 4;
     }
 }
