@@ -77,12 +77,15 @@ async fn one_by_one(engine: &EngineHandle) -> (Vec<Answer>, u32) {
     (answers, cached)
 }
 
-async fn all_at_once(config: EngineConfig) -> (Vec<Answer>, Stats) {
+async fn all_at_once(
+    config: EngineConfig,
+    requests: impl Iterator<Item = GenerateRequest>,
+) -> (Vec<Answer>, Stats) {
     let engine = Engine::start(config);
-    let asked: Vec<_> = (0..REQUESTS)
-        .map(|i| {
+    let asked: Vec<_> = requests
+        .map(|request| {
             let engine = engine.clone();
-            tokio::spawn(async move { ask(&engine, request(i)).await.answers.remove(0) })
+            tokio::spawn(async move { ask(&engine, request).await.answers.remove(0) })
         })
         .collect();
     let mut answers = Vec::new();
@@ -101,7 +104,7 @@ fn config(model_dir: &Path) -> EngineConfig {
 }
 
 #[tokio::test]
-async fn alone_together_in_pieces_with_a_hit_and_after_giving_way_the_tokens_are_the_same() {
+async fn alone_together_in_pieces_and_with_a_hit_the_tokens_are_the_same() {
     let Some(model_dir) = model_dir_or_skip("batch invariance") else {
         return;
     };
@@ -129,7 +132,7 @@ async fn alone_together_in_pieces_with_a_hit_and_after_giving_way_the_tokens_are
     assert_eq!(ask(&engine, longer).await.answers, expected);
     drop((engine, cold));
 
-    let (together, stats) = all_at_once(config(&model_dir)).await;
+    let (together, stats) = all_at_once(config(&model_dir), (0..REQUESTS).map(request)).await;
     assert_eq!(together, alone, "sixteen at once");
     assert!(
         stats.step_tokens > 2 * stats.steps,
@@ -145,16 +148,31 @@ async fn alone_together_in_pieces_with_a_hit_and_after_giving_way_the_tokens_are
         target_step_ms: 1,
         ..config(&model_dir)
     };
-    let (chunked, _) = all_at_once(in_pieces).await;
+    let (chunked, _) = all_at_once(in_pieces, (0..REQUESTS).map(request)).await;
     assert_eq!(chunked, alone, "prompts read in pieces");
+}
 
+/// Eight prompts fit into the attention memory; with their answers they want twice of it.
+#[tokio::test]
+async fn who_gave_way_says_what_it_says_alone() {
+    let Some(model_dir) = model_dir_or_skip("preemption") else {
+        return;
+    };
+    let long = |i| {
+        let mut long = request(i);
+        long.sampling.max_tokens = Some(80);
+        long
+    };
+    let roomy = Engine::start(config(&model_dir));
+    let mut alone = Vec::new();
+    for i in 0..8 {
+        alone.extend(ask(&roomy, long(i)).await.answers);
+    }
     let small = EngineConfig {
         kv_cache_mib: 10,
-        // However slow the machine, prompts are read at once, so that all want memory together.
-        target_step_ms: 60_000,
         ..config(&model_dir)
     };
-    let (preempted, stats) = all_at_once(small).await;
+    let (preempted, stats) = all_at_once(small, (0..8).map(long)).await;
     assert!(stats.preemptions > 0, "nobody had to give way: {stats:?}");
     assert_eq!(preempted, alone, "after giving way");
 }

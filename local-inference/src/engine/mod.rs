@@ -102,6 +102,7 @@ impl EngineHandle {
     /// # Errors
     /// Everything that is known before the first token. Later failures come as an event.
     pub async fn generate(&self, request: GenerateRequest) -> Result<Generation, EngineError> {
+        self.refuse_if_stopping()?;
         let slot = self.slot(&request.model)?;
         request.sampling.check()?;
         let config = &self.inner.config;
@@ -156,6 +157,13 @@ impl EngineHandle {
         }
     }
 
+    fn refuse_if_stopping(&self) -> Result<(), EngineError> {
+        match self.inner.is_stopping.load(Ordering::SeqCst) {
+            true => Err(EngineError::Internal("the engine is stopping".to_owned())),
+            false => Ok(()),
+        }
+    }
+
     pub(crate) fn encoders(&self) -> &Encoders {
         &self.inner.encoders
     }
@@ -185,10 +193,8 @@ impl EngineHandle {
 
     /// Makes room for the model and starts its thread; does not wait for it.
     fn begin_loading(&self, slot: &Arc<ModelSlot>) -> Result<slot::Loading, EngineError> {
+        self.refuse_if_stopping()?;
         let inner = &self.inner;
-        if inner.is_stopping.load(Ordering::SeqCst) {
-            return Err(EngineError::Internal("the engine is stopping".to_owned()));
-        }
         let _one_at_a_time = inner.loading.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(state) = slot.usable() {
             return Ok(state);
