@@ -7,8 +7,7 @@ use crate::prompt::chat_template::ChatTemplate;
 use crate::prompt::detokenizer::Detokenizer;
 use crate::prompt::tokenizer::Tokenizer;
 use crate::request::{
-    GenerateRequest, Generation, Message, OutputFormat, Prompt, SamplingParams,
-    Tool, ToolChoice,
+    GenerateRequest, Generation, Message, OutputFormat, Prompt, SamplingParams, Tool, ToolChoice,
 };
 use crate::sample::grammar::{Constraint, Grammar, GrammarFactory};
 use crate::sample::random_seed;

@@ -56,7 +56,6 @@ fn fault(path: &Path) -> Option<String> {
         backend: BackendKind::Cpu,
         max_positions: 16,
         kv_dtype: KvDtype::F32,
-        backend: crate::config::BackendKind::Cpu,
     };
     let mut model = match model::load(&files, options, Pool::new(1)) {
         Ok(model) => model,
