@@ -96,6 +96,31 @@ async fn models_are_listed_in_pages_that_end_empty() {
 }
 
 #[tokio::test]
+async fn a_model_of_the_operators_own_answers_by_its_name() {
+    const OWN: &str = "@acme/assistant";
+    let path = model_folder().join("SmolLM2-135M-Instruct.Q4_1.gguf");
+    let table = format!("engine.custom_models.{OWN:?}");
+    let config = Config::new()
+        .set("engine", "models = []")
+        .set(&table, &format!("path = {path:?}"))
+        .set(&table, "template = \"chatml\"");
+    let gateway = TestGateway::start(config).await;
+    let list = get(&gateway, "models/search").await;
+    assert_eq!(names(&list), [OWN]);
+    let body = json!({
+        "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 4, "temperature": 0,
+    });
+    let path = format!("/v1/default/default/workers-ai/{OWN}");
+    let answer = gateway.send(&Request::post(&path, &body)).await;
+    let native = answer.expect_status(200).json();
+    assert_eq!(native["result"]["usage"]["completion_tokens"], 4);
+    // Its header says 8192, which no row bounds here.
+    let long = json!({"prompt": "word ".repeat(8300), "raw": true, "max_tokens": 1});
+    let answer = gateway.send(&Request::post(&path, &long)).await;
+    assert!(answer.text().contains("8192"), "{}", answer.text());
+}
+
+#[tokio::test]
 async fn a_models_schema_is_told_and_an_unknown_one_is_not_found() {
     let gateway = TestGateway::start(config()).await;
     let encoded = MODEL.replace('/', "%2F").replace('@', "%40");

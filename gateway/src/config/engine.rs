@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use local_inference::catalogue::{self, Template};
 use serde::{Deserialize, Serialize};
 
 /// `[engine]` as people write it: the embedded engine behind the `workers-ai` provider.
@@ -15,7 +16,9 @@ pub struct EngineEntry {
     pub model_dir: Option<PathBuf>,
     /// Models offered; each is loaded on its first use.
     pub models: Vec<String>,
-    /// Of these, the ones loaded at start.
+    /// Models of the operator's own, by the name requests use.
+    pub custom_models: BTreeMap<String, CustomModelEntry>,
+    /// Of all these, the ones loaded at start.
     pub preload: Vec<String>,
     /// What computes the steps of generating models.
     pub backend: EngineBackend,
@@ -53,6 +56,19 @@ pub struct EngineEntry {
     pub neurons_per_million_output: f64,
 }
 
+/// `[engine.custom_models.<name>]`: a model that no catalogue knows.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CustomModelEntry {
+    /// A `.gguf` file, or a folder of `config.json`, `tokenizer.json` and safetensors; a relative one lies in `model_dir`.
+    pub path: PathBuf,
+    /// Longest prompt and answer together, model tokens; 0 = what the files say.
+    #[serde(default)]
+    pub context: u32,
+    /// Form of chats; unset = the files' own, and without one `chatml`.
+    pub template: Option<String>,
+}
+
 /// A word, or counts by task or model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -83,6 +99,7 @@ impl Default for EngineEntry {
             enabled: true,
             model_dir: None,
             models: vec!["@cf/huggingfacetb/smollm2-135m-instruct".to_owned()],
+            custom_models: BTreeMap::new(),
             preload: Vec::new(),
             backend: EngineBackend::Cpu,
             threads: 0,
@@ -119,10 +136,29 @@ impl EngineEntry {
                 say(key, "is 0, at least 1 is needed".to_owned());
             }
         }
+        let offered = self.models.iter().chain(self.custom_models.keys());
         for model in &self.preload {
-            let is_same = |offered: &String| offered.eq_ignore_ascii_case(model);
-            if !self.models.iter().any(is_same) {
-                say("preload", format!("`{model}` is not in engine.models"));
+            if !offered.clone().any(|name| name.eq_ignore_ascii_case(model)) {
+                let message = "is neither in engine.models nor in engine.custom_models";
+                say("preload", format!("`{model}` {message}"));
+            }
+        }
+        for (name, model) in &self.custom_models {
+            let key = |field: &str| format!("custom_models.\"{name}\"{field}");
+            let is_same = |other: &&String| other.eq_ignore_ascii_case(name);
+            if catalogue::find(name).is_some() || offered.clone().filter(is_same).count() > 1 {
+                say(&key(""), "is the name of another model".to_owned());
+            }
+            if !(name.starts_with('@') && name.contains('/')) {
+                let message = "begin with `@` and have a `/`, as in `@acme/assistant`";
+                say(&key(""), format!("names of models {message}"));
+            }
+            if let Some(form) = &model.template
+                && !Template::forms().any(|known| known == form)
+            {
+                let known: Vec<&str> = Template::forms().collect();
+                let message = format!("no chat form is called `{form}`: {}", known.join(", "));
+                say(&key(".template"), message);
             }
         }
         match &self.requests_per_minute {
@@ -158,6 +194,7 @@ impl EngineEntry {
 pub struct Engine {
     pub model_dir: PathBuf,
     pub models: Vec<String>,
+    pub custom_models: Vec<CustomModel>,
     pub preload: Vec<String>,
     pub backend: EngineBackend,
     /// 0 = one per logical core.
@@ -182,6 +219,16 @@ pub struct Engine {
     pub neurons_per_million_output: f64,
 }
 
+/// A model of the operator's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CustomModel {
+    pub name: String,
+    pub path: PathBuf,
+    /// 0 = what the files say.
+    pub context: u32,
+    pub template: Option<String>,
+}
+
 /// How often each account may ask.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RequestsPerMinute {
@@ -198,6 +245,16 @@ impl Engine {
         Engine {
             model_dir: entry.model_dir.clone().unwrap_or_else(own),
             models: entry.models.clone(),
+            custom_models: entry
+                .custom_models
+                .iter()
+                .map(|(name, model)| CustomModel {
+                    name: name.clone(),
+                    path: model.path.clone(),
+                    context: model.context,
+                    template: model.template.clone(),
+                })
+                .collect(),
             preload: entry.preload.clone(),
             backend: entry.backend,
             threads: entry.threads,
@@ -238,6 +295,14 @@ mod tests {
             preload = ["@cf/a/b"]
             requests_per_minute = { text-generation = 0 }
             neurons_per_million_output = -1.0
+            [custom_models.mine]
+            path = "mine.gguf"
+            [custom_models."@cf/microsoft/phi-2"]
+            path = "phi"
+            template = "morse"
+            [custom_models."@acme/assistant"]
+            path = "assistant"
+            template = "chatml"
             "#,
         )
         .unwrap();
@@ -247,6 +312,9 @@ mod tests {
             [
                 "kv_cache_mib",
                 "preload",
+                "custom_models.\"@cf/microsoft/phi-2\"",
+                "custom_models.\"@cf/microsoft/phi-2\".template",
+                "custom_models.\"mine\"",
                 "requests_per_minute.text-generation",
                 "neurons_per_million_output"
             ]

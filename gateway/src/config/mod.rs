@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use engine::{Engine, EngineBackend, KvDtype, RequestsPerMinute};
+pub use engine::{CustomModel, Engine, EngineBackend, KvDtype, RequestsPerMinute};
 pub use file::{Admin, Data, File, Log, Tls};
 pub use gateway::{Backoff, DEFAULT_ACCOUNT, DEFAULT_GATEWAY, Gateway, RateLimit, Technique};
 pub use print::{Setting, Source};

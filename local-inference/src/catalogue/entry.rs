@@ -22,7 +22,7 @@ pub struct CatalogueEntry {
     pub bytes: Option<u64>,
     /// In hexadecimal; of a single file, where known.
     pub sha256: Option<Text>,
-    /// Longest prompt and answer together, in tokens.
+    /// Longest prompt and answer together, in tokens; 0: what the files say.
     pub context: u32,
     pub licence: Text,
     pub template: Template,
@@ -114,6 +114,13 @@ pub enum Template {
     Named(Text),
 }
 
+impl Template {
+    /// The forms known by name.
+    pub fn forms() -> impl Iterator<Item = &'static str> {
+        crate::prompt::chat_template::Named::names()
+    }
+}
+
 /// What the original tells about a model in its list.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Abilities {
@@ -134,7 +141,7 @@ pub struct Neurons {
 
 impl CatalogueEntry {
     /// A text model that is nobody's row: `file` is its path, taken from the model directory when relative. The rest as for
-    /// a chat model of 4096 tokens whose files say everything; every field may be set after.
+    /// a chat model whose files say everything; every field may be set after.
     pub fn custom(id: impl Into<Text>, file: impl Into<Text>) -> CatalogueEntry {
         CatalogueEntry {
             id: id.into(),
@@ -145,7 +152,7 @@ impl CatalogueEntry {
             file: file.into(),
             bytes: None,
             sha256: None,
-            context: 4096,
+            context: 0,
             licence: Text::Borrowed("not stated"),
             template: Template::Own,
             system: None,
@@ -208,6 +215,7 @@ impl CatalogueEntry {
         CatalogueEntry {
             family,
             description: Text::Borrowed(description),
+            context: 4096,
             ..CatalogueEntry::custom(id, file)
         }
     }

@@ -50,9 +50,14 @@ fn read_model(
     }
     let files = ModelFiles::open(path)?;
     let (tokenizer, template) = prompt::open(&files, path, entry)?;
+    let own = match entry.context {
+        0 => model::window(&files)?
+            .ok_or("the files name no window: set the model's context in the configuration")?,
+        stated => stated as usize,
+    };
     let window = match config.max_context {
-        0 => entry.context as usize,
-        bound => bound.min(entry.context as usize),
+        0 => own,
+        bound => bound.min(own),
     };
     let pool = kernels::Pool::with_setup(config.thread_count(), kernels::lower_thread_priority);
     let options = LoadOptions {

@@ -69,6 +69,12 @@ pub(crate) struct LoadOptions {
     pub kv_dtype: KvDtype,
 }
 
+/// The longest text the model was made for, where its header says so.
+pub(crate) fn window(files: &ModelFiles) -> Result<Option<usize>, LoadError> {
+    const WINDOW: header::Key = header::key("max_position_embeddings", "context_length");
+    header::Header::read(files)?.size(WINDOW)
+}
+
 /// Packs the weights of `files`, which are not needed afterwards.
 ///
 /// # Errors

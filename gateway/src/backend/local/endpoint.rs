@@ -35,8 +35,7 @@ pub fn endpoint(rest: &str) -> Option<LocalEndpoint> {
     };
     let model = |name: &str| {
         let is_clean = !name.split('/').any(|part| part.is_empty() || part == "..");
-        let is_model = name.starts_with("@cf/") || name.starts_with("@hf/");
-        (is_model && is_clean).then(|| run(name))
+        (name.starts_with('@') && name.contains('/') && is_clean).then(|| run(name))
     };
     match path {
         "v1/chat/completions" => Some(LocalEndpoint::ChatCompletions),

@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
-use local_inference::catalogue::{self, Task};
+use local_inference::catalogue::{self, CatalogueEntry, Task, Template};
 use local_inference::{BackendKind, EngineConfig, EngineHandle, KvDtype};
 
 use super::{Reply, ReplyBody};
@@ -115,6 +115,7 @@ impl Local {
         let engine = local_inference::Engine::start(EngineConfig {
             model_dir: config.model_dir.clone(),
             models: config.models.clone(),
+            custom_models: config.custom_models.iter().map(custom).collect(),
             backend: match config.backend {
                 config::EngineBackend::Cpu => BackendKind::Cpu,
                 config::EngineBackend::Candle => BackendKind::Candle,
@@ -134,7 +135,6 @@ impl Local {
             share_prefixes: config.share_prefixes,
             memory_budget_mib: config.memory_budget_mib,
             idle_unload_s: config.idle_unload_s,
-            ..EngineConfig::default()
         });
         Local::around(engine, config, on_batched)
     }
@@ -245,6 +245,17 @@ impl Local {
             ..LocalReply::json(200, body)
         })
     }
+}
+
+/// An operator's model, as the engine knows models.
+fn custom(model: &config::CustomModel) -> CatalogueEntry {
+    let path = model.path.to_string_lossy().into_owned();
+    let mut entry = CatalogueEntry::custom(model.name.clone(), path);
+    entry.context = model.context;
+    if let Some(form) = &model.template {
+        entry.template = Template::Named(form.clone().into());
+    }
+    entry
 }
 
 /// A body of the wrong kind for the model, told as the model's own schema would tell it.

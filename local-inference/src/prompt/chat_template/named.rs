@@ -236,6 +236,11 @@ impl Named {
         Some(Named(kind))
     }
 
+    pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+        let marks = FORMS.iter().map(|form| form.name);
+        marks.chain([SQLCODER, LLAMA_GUARD])
+    }
+
     /// The role of a prompt that is no chat.
     pub(super) fn prompt_role(self) -> &'static str {
         match self.0 {

@@ -130,6 +130,7 @@ impl Listed {
                 list.push(property("max_input_tokens", context));
                 list.push(property("output_dimensions", json!(dimensions.to_string())));
             }
+            None if self.entry.context == 0 => {}
             None => list.push(property("context_window", context)),
         }
         let usd = |neurons: f64| rounded(neurons * USD_PER_NEURON);
@@ -173,7 +174,7 @@ impl Listed {
             "name": self.name(),
             "created": 0,
             "description": self.description(),
-            "context_length": self.entry.context,
+            "context_length": Some(self.entry.context).filter(|known| *known > 0),
             "architecture": {
                 "modality": format!("text->{output}"),
                 "input_modalities": ["text"],
