@@ -104,13 +104,11 @@ pub async fn ask(
         .expect("the server reads");
     let mut lines = BufReader::new(stream).lines();
     let (mut first, mut last, mut usage, mut is_whole) = (None, started, None, false);
-    let mut head = String::new();
+    let mut others = String::new();
     // Both servers write whole events, so that the sizes of chunked encoding stand on lines of their own.
     while let Some(line) = lines.next_line().await.expect("a readable answer") {
-        if head.is_empty() {
-            head.clone_from(&line);
-        }
         let Some(data) = line.strip_prefix("data: ") else {
+            others += &line;
             continue;
         };
         if data == "[DONE]" {
@@ -129,7 +127,7 @@ pub async fn ask(
             first.get_or_insert(last);
         }
     }
-    assert!(is_whole, "the stream broke off: {head}");
+    assert!(is_whole, "the stream broke off: {others}");
     let usage = usage.expect("usage at the end of the stream");
     let count = |name: &str| usage[name].as_u64().expect("a count") as usize;
     let first = first.expect("some text");

@@ -1,11 +1,10 @@
-//! The gateway's engine beside llama.cpp's server, on the file of SmolLM2-135M-Instruct that `ai-gateway model pull` brings, over
-//! HTTP, in one run.
+//! The gateway's engine beside llama.cpp's server on the same file, over HTTP, in one run.
 //!
 //! ```text
 //! cargo build --release -p gateway
-//! LLAMA_SERVER=<path to llama-server> cargo bench -p local-inference --bench serving -- [--rounds N] [--threads N]
+//! LLAMA_SERVER=<path to llama-server> cargo bench -p local-inference --bench serving -- [--model F.gguf] [--rounds N] [--threads N]
 //! ```
-//! Without `LLAMA_SERVER` only our figures are shown. `AI_GATEWAY_BIN` names another gateway binary than the release one.
+//! The file is SmolLM2-135M-Instruct's, as `ai-gateway model pull` brings it, unless `--model` names another. Without `LLAMA_SERVER` only our figures are shown. `AI_GATEWAY_BIN` names another gateway binary than the release one.
 //! The servers run one at a time and take turns every round, so that a machine with neighbours treats both alike;
 //! medians over the rounds are shown, and the ratio ours / theirs. Both read the same prompts, greedy, with end tokens
 //! ignored and without reuse of prompts.
@@ -15,18 +14,20 @@
 //! | prompt | prompt tokens / time to the first token, prompt of about 512 tokens |
 //! | decode xN | sum over N callers of tokens after the first / time from first to last token; prompts of about 55 tokens |
 //! | first token | time to the first token at about 450 prompt tokens |
-//! | memory | resident set after the run, its attention memory included |
-//! | CPU | CPU time of the server's process per generated token, decode x16 |
+//! | memory | resident set after the run; ours also without its attention memory, all of which is in use by then |
+//! | CPU | CPU time of the server's process per generated token, decode x16; of ours also what its threads other than the engine's took |
 
 mod client;
 mod servers;
 
 use client::{Answer, prompt};
-use servers::Server;
+use servers::{Cpu, Server};
 use std::path::PathBuf;
 
 const DECODE: [usize; 4] = [1, 4, 8, 16];
 const DECODE_TOKENS: usize = 128;
+/// Times a prompt is read in a round; the median counts.
+const PROMPTS: u64 = 5;
 
 /// What one server did in one round.
 struct Round {
@@ -34,6 +35,8 @@ struct Round {
     first_token_ms: f64,
     decode_rates: [f64; DECODE.len()],
     cpu_us_a_token: f64,
+    /// Of it, what the engine's threads did not use: HTTP, the pipeline, tokenizing prompts.
+    door_us_a_token: f64,
     resident_mb: f64,
 }
 
@@ -83,9 +86,10 @@ fn options() -> Options {
                 .unwrap_or_else(|_| panic!("{name} takes a number, got `{value}`"))
         };
         match name.as_str() {
+            "--model" => options.model = PathBuf::from(&value),
             "--rounds" => options.rounds = number(),
             "--threads" => options.threads = number(),
-            other => panic!("unknown option {other}; --rounds and --threads are known"),
+            other => panic!("unknown option {other}; --model, --rounds and --threads are known"),
         }
     }
     options
@@ -105,38 +109,34 @@ async fn round(server: &Server, seed: usize) -> Round {
     )
     .await;
 
-    let long = client::ask(
-        &server.address,
-        &server.path,
-        &server.model,
-        &prompt(seed + 1, 512),
-        2,
-    )
-    .await;
-    let middle = client::ask(
-        &server.address,
-        &server.path,
-        &server.model,
-        &prompt(seed + 2, 450),
-        2,
-    )
-    .await;
+    let (mut prompt_rates, mut first_token_ms) = (Vec::new(), Vec::new());
+    for index in 0..PROMPTS {
+        let long = read(server, &prompt(seed + 10 + index, 512)).await;
+        prompt_rates.push(long.prompt_tokens as f64 / long.first.as_secs_f64());
+        let middle = read(server, &prompt(seed + 20 + index, 450)).await;
+        first_token_ms.push(middle.first.as_secs_f64() * 1e3);
+    }
     let mut decode_rates = [0.0; DECODE.len()];
-    let mut cpu_us_a_token = 0.0;
+    let mut used = Cpu::default();
     for (rate, callers) in decode_rates.iter_mut().zip(DECODE) {
-        let before = server.cpu_us();
+        let before = server.cpu();
         let answers = many(server, seed + 100 * callers as u64, callers).await;
         let tokens: usize = answers.iter().map(|answer| answer.completion_tokens).sum();
-        cpu_us_a_token = (server.cpu_us() - before) as f64 / tokens as f64;
+        used = server.cpu().since(before).per(tokens);
         *rate = answers.iter().map(Answer::rate).sum();
     }
     Round {
-        prompt_rate: long.prompt_tokens as f64 / long.first.as_secs_f64(),
-        first_token_ms: middle.first.as_secs_f64() * 1e3,
+        prompt_rate: median(prompt_rates),
+        first_token_ms: median(first_token_ms),
         decode_rates,
-        cpu_us_a_token,
+        cpu_us_a_token: used.engine_us + used.others_us,
+        door_us_a_token: used.others_us,
         resident_mb: server.resident_kb() as f64 / 1024.0,
     }
+}
+
+async fn read(server: &Server, prompt: &str) -> Answer {
+    client::ask(&server.address, &server.path, &server.model, prompt, 2).await
 }
 
 async fn many(server: &Server, seed: u64, callers: usize) -> Vec<Answer> {
@@ -190,6 +190,14 @@ fn report(options: &Options, ours: &[Round], theirs: &[Round]) {
     line("first token at 450, ms", &|round| round.first_token_ms);
     line("CPU a token at x16, us", &|round| round.cpu_us_a_token);
     line("resident, MB", &|round| round.resident_mb);
+    let resident = median(ours.iter().map(|round| round.resident_mb).collect());
+    let above = resident - servers::KV_CACHE_MIB as f64;
+    println!("\nresident above attention memory: {above:.1} MB");
+    let door = |round: &Round| {
+        100.0 * round.door_us_a_token / (round.cpu_us_a_token - round.door_us_a_token)
+    };
+    let door = median(ours.iter().map(door).collect());
+    println!("HTTP and all else beside the engine at x16: {door:.1} % of the engine's CPU");
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// The catalogue's name of the file that is measured.
-const MODEL: &str = "@cf/huggingfacetb/smollm2-135m-instruct";
+/// Attention memory of ours, MiB: room for sixteen callers, and less than a round fills, so that all of it is resident after.
+pub const KV_CACHE_MIB: usize = 128;
+
+const MODEL: &str = "@bench/model";
 
 pub struct Server {
     child: Child,
@@ -13,6 +15,29 @@ pub struct Server {
     pub path: String,
     pub model: String,
     _folder: tempfile::TempDir,
+}
+
+/// CPU time, by threads: those of our engine have its name.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Cpu {
+    pub engine_us: f64,
+    pub others_us: f64,
+}
+
+impl Cpu {
+    pub fn since(self, before: Cpu) -> Cpu {
+        Cpu {
+            engine_us: self.engine_us - before.engine_us,
+            others_us: self.others_us - before.others_us,
+        }
+    }
+
+    pub fn per(self, count: usize) -> Cpu {
+        Cpu {
+            engine_us: self.engine_us / count as f64,
+            others_us: self.others_us / count as f64,
+        }
+    }
 }
 
 /// Where builds and models lie.
@@ -32,9 +57,9 @@ impl Server {
         let model = model.canonicalize().expect("the model's file is there");
         let config = format!(
             "[server]\nlisten = \"127.0.0.1:{listen}\"\n[admin]\nlisten = \"127.0.0.1:{admin}\"\n[data]\ndir = {data:?}\n\
-             [engine]\nmodels = [{MODEL:?}]\nmodel_dir = {models:?}\nthreads = {threads}\nmax_running = 16\n",
+             [engine]\nmodels = []\nthreads = {threads}\nmax_running = 16\nkv_cache_mib = {KV_CACHE_MIB}\n\
+             [engine.custom_models.{MODEL:?}]\npath = {model:?}\ncontext = 1024\n",
             data = folder.path(),
-            models = model.parent().expect("a file lies in a folder"),
         );
         let file = folder.path().join("config.toml");
         std::fs::write(&file, config).expect("a writable folder");
@@ -54,7 +79,7 @@ impl Server {
         Server {
             child,
             address: format!("127.0.0.1:{listen}"),
-            path: "/client/v4/accounts/bench/ai/v1/completions".to_owned(),
+            path: "/client/v4/accounts/default/ai/v1/completions".to_owned(),
             model: MODEL.to_owned(),
             _folder: folder,
         }
@@ -110,25 +135,27 @@ impl Server {
         panic!("no server at {} after a minute", self.address);
     }
 
-    /// CPU time the process has used.
-    pub fn cpu_us(&self) -> u64 {
-        let stat =
-            std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
-        // Fields 14 and 15; the second field may hold spaces, so counting begins after its closing bracket.
-        let fields: Vec<&str> = stat
-            .rsplit(')')
-            .next()
-            .unwrap_or_default()
-            .split_whitespace()
-            .collect();
-        let ticks = |index: usize| {
-            fields
-                .get(index)
-                .and_then(|field| field.parse::<u64>().ok())
-                .unwrap_or(0)
-        };
-        // Linux counts in hundredths of a second.
-        (ticks(11) + ticks(12)) * 10_000
+    /// CPU time of all threads that are still there. The servers' threads live as long as they do.
+    pub fn cpu(&self) -> Cpu {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id()));
+        let mut cpu = Cpu::default();
+        for thread in threads.expect("the server runs").flatten() {
+            let read = |file: &str| std::fs::read_to_string(thread.path().join(file));
+            let (Ok(name), Ok(stat)) = (read("comm"), read("schedstat")) else {
+                continue;
+            };
+            // Nanoseconds on a core, nanoseconds waiting for one, turns.
+            let ns: f64 = stat
+                .split_whitespace()
+                .next()
+                .and_then(|ns| ns.parse().ok())
+                .unwrap_or(0.0);
+            match name.starts_with("engine") {
+                true => cpu.engine_us += ns / 1e3,
+                false => cpu.others_us += ns / 1e3,
+            }
+        }
+        cpu
     }
 
     pub fn resident_kb(&self) -> u64 {
