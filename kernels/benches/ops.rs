@@ -1,8 +1,9 @@
 //! The products of one model step, weights only: SmolLM2-135M's shapes, 30 layers and an 8-bit head.
 //!
-//! `cargo bench -p kernels [-- THREADS] [KIND..]`: default all cores, and Q4_1 and Q4_0 of `WeightKind`. Prints the median of several
-//! sweeps as tokens a second, with the weights read and the products done in that time. Machines that do other work at
-//! the same time give figures many times too low: run it in the real-time class there (`chrt -f 10`).
+//! `cargo bench -p kernels --bench ops [-- THREADS ROWS.. KIND..]`: all cores, 1 to 512 rows, and Q4_1 and Q4_0 of
+//! `WeightKind` if not said otherwise. Prints tokens a second, the median of several sweeps and the best, with the weights
+//! read and the products done in the median time. Machines that do other work at the same time give figures many times
+//! too low: run it in the real-time class there (`chrt -f 10`).
 
 use kernels::{Activation, Input, MatmulScratch, Matrix, Part, Pool, Store, WeightKind, matmul};
 use std::time::{Duration, Instant};
@@ -177,7 +178,8 @@ struct Buffers {
     logits: Vec<f32>,
 }
 
-fn median_seconds(mut job: impl FnMut()) -> f64 {
+/// Median and fastest.
+fn seconds(mut job: impl FnMut()) -> (f64, f64) {
     let start = Instant::now();
     let mut times = Vec::new();
     while times.len() < 3 || start.elapsed() < PATIENCE {
@@ -186,7 +188,7 @@ fn median_seconds(mut job: impl FnMut()) -> f64 {
         times.push(begun.elapsed().as_secs_f64());
     }
     times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
+    (times[times.len() / 2], times[0])
 }
 
 fn main() {
@@ -194,21 +196,29 @@ fn main() {
         .skip(1)
         .filter(|argument| !argument.starts_with('-'))
         .collect();
-    let threads = wanted
+    let (numbers, names): (Vec<_>, Vec<_>) = wanted
         .iter()
-        .find_map(|word| word.parse().ok())
-        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    let is_named = wanted.iter().any(|word| word.parse::<usize>().is_err());
+        .partition(|word| word.parse::<usize>().is_ok());
+    let numbers: Vec<usize> = numbers
+        .iter()
+        .filter_map(|word| word.parse().ok())
+        .collect();
+    let all_cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = numbers.first().copied().unwrap_or_else(all_cores);
+    let counts = match numbers.get(1..) {
+        Some(counts) if !counts.is_empty() => counts,
+        _ => &[1, 4, 8, 16, 512],
+    };
     let pool = Pool::new(threads);
     println!("{threads} threads, {:?}", kernels::dispatch::level());
     for kind in WeightKind::ALL {
         let name = format!("{kind:?}");
         let is_default = matches!(kind, WeightKind::Q4_1 | WeightKind::Q4_0);
-        if !(wanted.contains(&name) || !is_named && is_default) {
+        if !(names.contains(&&name) || names.is_empty() && is_default) {
             continue;
         }
         let model = Model::new(kind);
-        for rows in [1, 4, 8, 16, 512] {
+        for &rows in counts {
             let logit_rows = if rows > 16 { 1 } else { rows };
             let mut buffers = Buffers {
                 scratch: MatmulScratch::default(),
@@ -217,12 +227,13 @@ fn main() {
                 gate_up: vec![0.0; rows * 2 * INNER],
                 logits: vec![0.0; logit_rows * VOCABULARY],
             };
-            let seconds = median_seconds(|| model.step(&pool, &mut buffers, logit_rows));
+            let (seconds, fastest) = seconds(|| model.step(&pool, &mut buffers, logit_rows));
             let products = LAYERS * rows * HIDDEN * (QUERY + 2 * KEYS + QUERY + 3 * INNER)
                 + logit_rows * HIDDEN * VOCABULARY;
             println!(
-                "{name:5} {rows:4} rows: {:7.0} tok/s, {:5.1} GB/s of weights, {:6.1} G products/s",
+                "{name:5} {rows:4} rows: {:5.0} tok/s, at best {:5.0}; {:5.1} GB/s of weights, {:6.1} G products/s",
                 rows as f64 / seconds,
+                rows as f64 / fastest,
                 model.bytes() as f64 / seconds / 1e9,
                 products as f64 / seconds / 1e9,
             );
