@@ -18,4 +18,14 @@ pub enum KernelError {
         expected: usize,
         actual: usize,
     },
+    #[error("adapter of rank {rank}; kernels take ranks of 1 to {most}")]
+    LoraRank { rank: usize, most: usize },
+    #[error("adapter matrix {name} of {rows} x {width} needs {expected} values, got {actual}")]
+    LoraLength {
+        name: &'static str,
+        rows: usize,
+        width: usize,
+        expected: usize,
+        actual: usize,
+    },
 }

@@ -3,6 +3,7 @@
 //! | op | what | fast variants |
 //! | --- | --- | --- |
 //! | [`matmul`] | rows, normed or activated on the way, x packed weights (every [`WeightKind`]) -> f32 | AVX-512 VNNI and BF16, AVX2 |
+//! | [`matmul_adapted`] | the same, plus what each run of rows has from its low-rank adapter ([`LoraMatrix`]) | AVX-512 and BF16, AVX2 |
 //! | [`norm_rows`] | the same preparation of rows without a product | AVX-512, AVX2 |
 //! | [`attend_prepare`] | head norms, rotation, keys and values into their blocks | AVX-512, AVX2 |
 //! | [`paged_attention`] | causal grouped-head attention over paged keys and values (f32, bf16) | AVX-512 and BF16, AVX2 |
@@ -37,8 +38,10 @@ pub use error::KernelError;
 pub use ops::attend_prepare::{HeadNorm, QkvLayout, attend_prepare};
 pub use ops::group_weights::{GROUP, group_weights};
 pub use ops::kv::{BLOCK_TOKENS, KvDtype, KvMemory, KvShape};
+pub use ops::lora::{LoraDtype, LoraMatrix, LoraRun, MAX_PARTS, MAX_RANK};
 pub use ops::matmul::{
-    Activation, Input, MatmulScratch, Matrix, Part, Store, WeightKind, matmul, norm_rows,
+    Activation, Input, MatmulScratch, Matrix, Part, Store, WeightKind, matmul, matmul_adapted,
+    norm_rows,
 };
 pub use ops::paged_attention::{AttentionRows, AttentionSpec, paged_attention};
 pub use ops::rope::{RopeLayout, RopeScaling, RopeSpec, RopeTable};

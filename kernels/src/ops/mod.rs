@@ -3,6 +3,7 @@
 pub mod attend_prepare;
 pub mod group_weights;
 pub mod kv;
+pub mod lora;
 pub mod matmul;
 pub mod paged_attention;
 pub mod rope;

@@ -9,6 +9,8 @@
 //! integers, the second is made once per activation block. Bf16 weights meet activations rounded to bf16, on every
 //! machine, and are summed in f32; F32 and F16 weights meet f32.
 //!
+//! Adapters ride along in both jobs, see [`lora`](crate::ops::lora).
+//!
 //! Whatever the number of rows, threads and matrices in the call: the products of one row and one column are added in
 //! order of k. So a row's result is the same bits alone and among others.
 
@@ -16,6 +18,7 @@ mod kind;
 mod matrix;
 mod multiply;
 mod prepare;
+mod row;
 
 pub use kind::WeightKind;
 pub use matrix::Matrix;
@@ -26,6 +29,7 @@ pub(crate) use prepare::{Factor, Pass};
 
 use crate::cpu::pool::Pool;
 use crate::dispatch;
+use crate::ops::lora::{Adapters, LoraRun};
 
 /// The rows to multiply, and what is done to them first.
 #[derive(Debug, Clone, Copy)]
@@ -153,9 +157,59 @@ pub fn matmul_at(
     out: &mut [f32],
     stride: usize,
 ) {
-    let needs = prepare::Needs::of(parts, &input);
-    let prepared = scratch.prepare(level, pool, input, k, needs);
-    multiply::multiply(level, pool, &prepared, parts, store, out, stride);
+    matmul_adapted_at(
+        level,
+        pool,
+        scratch,
+        input,
+        k,
+        parts,
+        &[],
+        store,
+        out,
+        stride,
+    );
+}
+
+/// As [`matmul`], and adds to each run's rows what their adapter gives. Rows in no run have the bits `matmul` gives them.
+///
+/// # Panics
+/// As [`matmul`]; and when runs are out of order or past the rows, a matrix of theirs does not fit its part, or they
+/// come with more parts than [`MAX_PARTS`](crate::MAX_PARTS).
+pub fn matmul_adapted(
+    pool: &Pool,
+    scratch: &mut MatmulScratch,
+    input: Input<'_>,
+    k: usize,
+    parts: &[Part<'_>],
+    runs: &[LoraRun<'_>],
+    store: Store,
+    out: &mut [f32],
+    stride: usize,
+) {
+    let level = dispatch::level();
+    matmul_adapted_at(
+        level, pool, scratch, input, k, parts, runs, store, out, stride,
+    );
+}
+
+/// The same at a chosen level; parity tests compare levels.
+pub fn matmul_adapted_at(
+    level: crate::Level,
+    pool: &Pool,
+    scratch: &mut MatmulScratch,
+    input: Input<'_>,
+    k: usize,
+    parts: &[Part<'_>],
+    runs: &[LoraRun<'_>],
+    store: Store,
+    out: &mut [f32],
+    stride: usize,
+) {
+    let adapters = Adapters::new(runs, k, parts);
+    let needs = prepare::Needs::of(parts, &adapters, &input);
+    let prepared = scratch.prepare(level, pool, input, k, needs, &adapters);
+    multiply::multiply(level, pool, &prepared, parts, &adapters, store, out, stride);
 }
 
 /// Prepares rows as [`matmul`] does, without a product: `out` has rows of `k`.

@@ -6,6 +6,7 @@ use super::{Matrix, Part, Store};
 use crate::Level;
 use crate::cpu::pack::TILE_COLUMNS;
 use crate::cpu::pool::{Disjoint, Pool};
+use crate::ops::lora::{self, Adapters};
 
 /// What one pass of rows over one column group gives.
 pub(crate) type Sums = [[f32; TILE_COLUMNS]; MAX_ROWS];
@@ -19,6 +20,7 @@ pub(super) fn multiply(
     pool: &Pool,
     x: &Prepared<'_>,
     parts: &[Part<'_>],
+    adapters: &Adapters<'_>,
     store: Store,
     out: &mut [f32],
     stride: usize,
@@ -33,6 +35,7 @@ pub(super) fn multiply(
     }
     let cut = Cut::new(groups, pool.threads());
     let chunk_rows = (ROW_BYTES / x.k / MAX_ROWS * MAX_ROWS).max(MAX_ROWS);
+    let has_adapters = !adapters.is_empty();
     let out = Disjoint::new(out);
     pool.run(cut.items(), &|item| {
         let range = cut.range(item);
@@ -40,11 +43,12 @@ pub(super) fn multiply(
             let rows = first_row..(first_row + chunk_rows).min(x.rows);
             for group in range.clone() {
                 let mut local = group;
-                for part in parts {
+                for (index, part) in parts.iter().enumerate() {
                     if local < part.matrix.groups() {
                         let place = Place {
                             part,
                             group: local,
+                            adapters: has_adapters.then_some((adapters, index)),
                             store,
                             out: &out,
                             stride,
@@ -97,6 +101,8 @@ impl Cut {
 struct Place<'a> {
     part: &'a Part<'a>,
     group: usize,
+    /// The runs of the call, and the part's number among theirs.
+    adapters: Option<(&'a Adapters<'a>, usize)>,
     store: Store,
     out: &'a Disjoint<'a, f32>,
     stride: usize,
@@ -117,6 +123,18 @@ fn column_group(level: Level, x: &Prepared<'_>, rows: std::ops::Range<usize>, pl
             place.group,
             &mut sums,
         );
+        if let Some((adapters, part)) = place.adapters {
+            let rows = row..row + count;
+            lora::expand(
+                level,
+                adapters,
+                x.shrunk,
+                part,
+                rows,
+                place.group,
+                &mut sums,
+            );
+        }
         for (i, sums) in sums.iter().enumerate().take(count) {
             place.finish(row + i, sums);
         }

@@ -8,16 +8,21 @@
 //! factors: [pass][block of 32][row of the pass]
 //! ```
 
-use super::{Activation, Input, Part, WeightKind};
+use super::row::{chunk_of, row_of};
+use super::{Input, Part, WeightKind};
 use crate::cpu::lanes::{LANES, Lanes, at_level};
 use crate::cpu::pack::TILE_K;
 use crate::cpu::pool::{Disjoint, Pool};
+use crate::ops::lora::{self, Adapters, LoraDtype};
 use half::bf16;
+use std::ops::Range;
 
 /// Rows of a pass at most.
 pub(crate) const MAX_ROWS: usize = 8;
 /// Values a thread prepares at a time: one to three microseconds, more than a hand-out costs.
 const ITEM_VALUES: usize = 4096;
+/// Rows at most that an item shrinks.
+const SHRINK_ROWS: usize = 16;
 
 /// What goes with a block of 32 8-bit values.
 #[derive(Debug, Clone, Copy, Default)]
@@ -38,6 +43,8 @@ pub struct MatmulScratch {
     bf16: Vec<u16>,
     quants: Vec<i8>,
     factors: Vec<Factor>,
+    /// Rows shrunk by their adapters.
+    shrunk: Vec<f32>,
 }
 
 /// The forms a call needs.
@@ -49,12 +56,17 @@ pub(super) struct Needs {
 }
 
 impl Needs {
-    pub(super) fn of(parts: &[Part<'_>], input: &Input<'_>) -> Needs {
-        let mut needs = Needs::default();
+    pub(super) fn of(parts: &[Part<'_>], adapters: &Adapters<'_>, input: &Input<'_>) -> Needs {
+        // Rows that stay as they are need no copy.
+        let f32_is_made = !matches!(input, Input::Rows(_));
+        let mut needs = Needs {
+            f32: f32_is_made && adapters.has(LoraDtype::F32),
+            bf16: adapters.has(LoraDtype::Bf16),
+            quants: false,
+        };
         for part in parts {
             match part.matrix.kind() {
-                // Rows that stay as they are need no copy.
-                WeightKind::F32 | WeightKind::F16 => needs.f32 |= !matches!(input, Input::Rows(_)),
+                WeightKind::F32 | WeightKind::F16 => needs.f32 |= f32_is_made,
                 WeightKind::Bf16 => needs.bf16 = true,
                 _ => needs.quants = true,
             }
@@ -72,6 +84,8 @@ pub(super) struct Prepared<'a> {
     pub bf16: &'a [u16],
     quants: &'a [i8],
     factors: &'a [Factor],
+    /// As [`Adapters`] places them.
+    pub shrunk: &'a [f32],
 }
 
 /// The 8-bit rows a kernel takes at once: 8, 4, 2 or 1.
@@ -125,8 +139,11 @@ impl MatmulScratch {
         input: Input<'a>,
         k: usize,
         needs: Needs,
+        adapters: &Adapters<'_>,
     ) -> Prepared<'a> {
         let rows = input.rows(k);
+        assert!(adapters.end() <= rows);
+        self.shrunk.resize(rows * adapters.width, 0.0);
         if needs.f32 {
             self.f32.resize(rows * k, 0.0);
         }
@@ -138,7 +155,7 @@ impl MatmulScratch {
             self.quants.resize(rows * k, 0);
             self.factors.resize(rows * k / TILE_K, Factor::default());
         }
-        if needs.f32 || needs.bf16 || needs.quants {
+        if needs.f32 || needs.bf16 || needs.quants || !adapters.is_empty() {
             let targets = Targets {
                 rows,
                 f32: needs.f32.then(|| Disjoint::new(&mut self.f32)),
@@ -149,6 +166,7 @@ impl MatmulScratch {
                         Disjoint::new(&mut self.factors),
                     )
                 }),
+                shrunk: (!adapters.is_empty()).then(|| (adapters, Disjoint::new(&mut self.shrunk))),
             };
             fill(level, pool, input, k, &targets);
         }
@@ -163,6 +181,7 @@ impl MatmulScratch {
             bf16: &self.bf16,
             quants: &self.quants,
             factors: &self.factors,
+            shrunk: &self.shrunk,
         }
     }
 }
@@ -182,6 +201,7 @@ pub(super) fn prepare_f32(
         f32: Some(Disjoint::new(out)),
         bf16: None,
         quants: None,
+        shrunk: None,
     };
     fill(level, pool, input, k, &targets);
 }
@@ -192,45 +212,72 @@ struct Targets<'a> {
     f32: Option<Disjoint<'a, f32>>,
     bf16: Option<Disjoint<'a, u16>>,
     quants: Option<(Disjoint<'a, i8>, Disjoint<'a, Factor>)>,
+    shrunk: Option<(&'a Adapters<'a>, Disjoint<'a, f32>)>,
 }
 
 fn fill(level: crate::Level, pool: &Pool, input: Input<'_>, k: usize, targets: &Targets<'_>) {
     let rows = targets.rows;
-    let per_item = (ITEM_VALUES / k).max(1);
+    let mut per_item = (ITEM_VALUES / k).max(1);
+    if targets.shrunk.is_some() {
+        // Shrinking is most of the work: enough items for the threads to finish together, of rows that share a reading of
+        // their adapter where they are many.
+        per_item = (rows / (4 * pool.threads())).clamp(1, SHRINK_ROWS);
+    }
     pool.run(rows.div_ceil(per_item), &|item| {
-        for row in item * per_item..((item + 1) * per_item).min(rows) {
+        let rows = item * per_item..((item + 1) * per_item).min(rows);
+        for row in rows.clone() {
             fill_row(level, input, k, row, targets);
+        }
+        if let Some((adapters, shrunk)) = &targets.shrunk {
+            shrink_rows(level, input, k, rows, targets, adapters, shrunk);
         }
     });
 }
 
-at_level!(fill_row = fill_row_body(input: Input<'_>, k: usize, row: usize, targets: &Targets<'_>));
-
-/// One row, before it is rounded to anything.
-enum Row<'a> {
-    Plain(&'a [f32]),
-    Rms {
-        x: &'a [f32],
-        weight: &'a [f32],
-        scale: f32,
-    },
-    Layer {
-        x: &'a [f32],
-        weight: &'a [f32],
-        bias: Option<&'a [f32]>,
-        mean: f32,
-        scale: f32,
-    },
-    Gated {
-        gate: &'a [f32],
-        up: &'a [f32],
-        activation: Activation,
-    },
-    Activated {
-        x: &'a [f32],
-        activation: Activation,
-    },
+/// Shrinks those of `rows`, which this item has just filled, that have an adapter.
+fn shrink_rows(
+    level: crate::Level,
+    input: Input<'_>,
+    k: usize,
+    rows: Range<usize>,
+    targets: &Targets<'_>,
+    adapters: &Adapters<'_>,
+    shrunk: &Disjoint<'_, f32>,
+) {
+    for run in adapters.from(rows.start) {
+        let rows = lora::common(&run.rows, &rows);
+        if rows.is_empty() {
+            continue;
+        }
+        for (part, lora) in run.parts.iter().enumerate() {
+            let Some(lora) = lora else { continue };
+            let x = match (lora.dtype(), &targets.f32, &targets.bf16) {
+                (LoraDtype::F32, Some(target), _) => {
+                    // SAFETY: rows of this item, whose forms nobody else reads or writes before the job ends.
+                    lora::Rows::F32(unsafe { target.slice(rows.start * k, rows.len() * k) })
+                }
+                (LoraDtype::Bf16, _, Some(target)) => {
+                    let width = k.next_multiple_of(2);
+                    // SAFETY: as above.
+                    lora::Rows::Bf16(unsafe {
+                        target.slice(rows.start * width, rows.len() * width)
+                    })
+                }
+                _ => match input {
+                    Input::Rows(x) => lora::Rows::F32(&x[rows.start * k..rows.end * k]),
+                    _ => unreachable!("`Needs` asks for the form of each adapter"),
+                },
+            };
+            let place = adapters.place(rows.start, part);
+            let len = (rows.len() - 1) * adapters.width + lora.class();
+            // SAFETY: shrunk rows of this item, and one part at a time.
+            let out = unsafe { shrunk.slice(place, len) };
+            lora::shrink(level, x, lora, out, adapters.width);
+        }
+    }
 }
+
+at_level!(fill_row = fill_row_body(input: Input<'_>, k: usize, row: usize, targets: &Targets<'_>));
 
 #[inline(always)]
 fn fill_row_body<V: Lanes>(input: Input<'_>, k: usize, row: usize, targets: &Targets<'_>) {
@@ -294,163 +341,4 @@ fn quantize<V: Lanes>(values: (V, V), quants: &mut [i8]) -> Factor {
         sum: scale * first.wrapping_add(last) as f32,
         shift: [first.wrapping_mul(-8), last.wrapping_mul(-8)],
     }
-}
-
-/// The row and what has to be known of all of it: mean and scale of a norm.
-#[inline(always)]
-fn row_of<V: Lanes>(input: Input<'_>, k: usize, row: usize) -> Row<'_> {
-    match input {
-        Input::Rows(x) => Row::Plain(&x[row * k..][..k]),
-        Input::RmsNorm { x, weight, epsilon } => {
-            let x = &x[row * k..][..k];
-            let scale = 1.0 / (squares::<V>(x, 0.0) / k as f32 + epsilon).sqrt();
-            Row::Rms { x, weight, scale }
-        }
-        Input::LayerNorm {
-            x,
-            weight,
-            bias,
-            epsilon,
-        } => {
-            let x = &x[row * k..][..k];
-            let mean = total::<V>(x) / k as f32;
-            let scale = 1.0 / (squares::<V>(x, mean) / k as f32 + epsilon).sqrt();
-            Row::Layer {
-                x,
-                weight,
-                bias,
-                mean,
-                scale,
-            }
-        }
-        Input::Gated {
-            gate_up,
-            activation,
-        } => {
-            let (gate, up) = gate_up[2 * row * k..][..2 * k].split_at(k);
-            Row::Gated {
-                gate,
-                up,
-                activation,
-            }
-        }
-        Input::Activated { x, activation } => Row::Activated {
-            x: &x[row * k..][..k],
-            activation,
-        },
-    }
-}
-
-/// Sum of (x - mean)^2: sixteen running sums, a fixed order that every vector width can follow.
-#[inline(always)]
-fn squares<V: Lanes>(x: &[f32], mean: f32) -> f32 {
-    let (whole, rest) = x.as_chunks::<LANES>();
-    let below = V::splat(-mean);
-    let mut sums = V::splat(0.0);
-    for chunk in whole {
-        let value = V::load(chunk).add(below);
-        sums = value.mul_add(value, sums);
-    }
-    let rest: f32 = rest.iter().map(|v| (v - mean) * (v - mean)).sum();
-    sums.array().iter().sum::<f32>() + rest
-}
-
-#[inline(always)]
-fn total<V: Lanes>(x: &[f32]) -> f32 {
-    let (whole, rest) = x.as_chunks::<LANES>();
-    let mut sums = V::splat(0.0);
-    for chunk in whole {
-        sums = sums.add(V::load(chunk));
-    }
-    sums.array().iter().sum::<f32>() + rest.iter().sum::<f32>()
-}
-
-/// `len` values of the row from `start` on; what follows them is of no use.
-#[inline(always)]
-fn chunk_of<V: Lanes>(row: &Row<'_>, start: usize, len: usize) -> (V, V) {
-    // Both halves are written out: a closure handed to `array::map` would be compiled without the level's registers.
-    match *row {
-        Row::Plain(x) => load::<V>(x, start, len),
-        Row::Rms { x, weight, scale } => {
-            let scale = V::splat(scale);
-            let (x, weight) = (load::<V>(x, start, len), load::<V>(weight, start, len));
-            (x.0.mul(scale).mul(weight.0), x.1.mul(scale).mul(weight.1))
-        }
-        Row::Layer {
-            x,
-            weight,
-            bias,
-            mean,
-            scale,
-        } => {
-            let (scale, below) = (V::splat(scale), V::splat(-mean));
-            let (x, weight) = (load::<V>(x, start, len), load::<V>(weight, start, len));
-            let bias = match bias {
-                Some(bias) => load::<V>(bias, start, len),
-                None => (V::splat(0.0), V::splat(0.0)),
-            };
-            (
-                x.0.add(below).mul(scale).mul_add(weight.0, bias.0),
-                x.1.add(below).mul(scale).mul_add(weight.1, bias.1),
-            )
-        }
-        Row::Gated {
-            gate,
-            up,
-            activation,
-        } => {
-            let (gate, up) = (load::<V>(gate, start, len), load::<V>(up, start, len));
-            (
-                activate(activation, gate.0).mul(up.0),
-                activate(activation, gate.1).mul(up.1),
-            )
-        }
-        Row::Activated { x, activation } => {
-            let x = load::<V>(x, start, len);
-            (activate(activation, x.0), activate(activation, x.1))
-        }
-    }
-}
-
-/// `len` values from `start` on, and zeros.
-#[inline(always)]
-fn load<V: Lanes>(values: &[f32], start: usize, len: usize) -> (V, V) {
-    let part = &values[start..][..len];
-    if let Some(whole) = part.first_chunk::<TILE_K>() {
-        let halves = whole.as_chunks::<LANES>().0;
-        return (V::load(&halves[0]), V::load(&halves[1]));
-    }
-    let mut padded = [[0.0f32; LANES]; 2];
-    padded.as_flattened_mut()[..len].copy_from_slice(part);
-    (V::load(&padded[0]), V::load(&padded[1]))
-}
-
-#[inline(always)]
-fn activate<V: Lanes>(activation: Activation, x: V) -> V {
-    let one = V::splat(1.0);
-    match activation {
-        Activation::Silu => x.div(one.add(x.mul(V::splat(-1.0)).exp())),
-        Activation::GeluTanh => {
-            const TWICE: f32 = -2.0 * 0.797_884_6;
-            let cubic = x.mul(x).mul_add(V::splat(0.044_715), one);
-            x.div(one.add(x.mul(cubic).mul(V::splat(TWICE)).exp()))
-        }
-        Activation::GeluErf => gelu_erf(x),
-    }
-}
-
-/// max(x, 0) - |x| * tail, where tail = (1 - erf(|x| / sqrt 2)) / 2 by Abramowitz and Stegun 7.1.26 (error below 1e-7).
-#[inline(always)]
-fn gelu_erf<V: Lanes>(x: V) -> V {
-    let one = V::splat(1.0);
-    let size = x.max(x.mul(V::splat(-1.0)));
-    let z = size.mul(V::splat(std::f32::consts::FRAC_1_SQRT_2));
-    let t = one.div(z.mul_add(V::splat(0.327_591_1), one));
-    let mut sum = V::splat(1.061_405_4);
-    for coefficient in [-1.453_152_1, 1.421_413_8, -0.284_496_72, 0.254_829_6] {
-        sum = sum.mul_add(t, V::splat(coefficient));
-    }
-    let falling = z.mul(z).mul(V::splat(-1.0)).exp();
-    let tail = sum.mul(t).mul(falling).mul(V::splat(-0.5));
-    size.mul_add(tail, x.max(V::splat(0.0)))
 }
