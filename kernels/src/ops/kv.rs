@@ -114,6 +114,18 @@ impl KvMemory {
         self.blocks
     }
 
+    /// The words of one layer, block after block, for those who move them elsewhere: an f32 as its bits, two bf16 as they lie.
+    pub fn words(&self, layer: usize) -> Vec<u32> {
+        match self.words {
+            Words::F32(..) => self
+                .layer::<F32Cells>(layer)
+                .iter()
+                .map(|word| word.to_bits())
+                .collect(),
+            Words::Bf16(..) => self.layer::<Bf16Cells>(layer).to_vec(),
+        }
+    }
+
     /// The words of one layer, block after block.
     pub(crate) fn layer<C: Cells>(&self, layer: usize) -> &[C::Word] {
         let len = self.blocks * self.shape.layer_words();

@@ -123,7 +123,16 @@ impl RopeTable {
         self.spec.rotary_dim
     }
 
-    /// Cosines and sines of one position.
+    /// Cosines and sines of one position, a pair of values each, for those who turn elsewhere.
+    ///
+    /// # Panics
+    /// When `position` is past the table.
+    pub fn cosines_and_sines(&self, position: usize) -> (&[f32], &[f32]) {
+        let Turn { cos, sin, .. } = self.row(position);
+        (cos, sin)
+    }
+
+    /// The rotation of one position.
     ///
     /// # Panics
     /// When `position` is past the table.
