@@ -1,9 +1,11 @@
 //! The tokens of one step, flat: what a model is shown.
 
+use crate::adapter::LoadedAdapter;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Rows of all sequences of a step, one behind the other. The buffers are kept between steps.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct StepBatch {
     /// One token a row.
     pub tokens: Vec<u32>,
@@ -13,7 +15,6 @@ pub(crate) struct StepBatch {
 }
 
 /// Consecutive rows of one sequence.
-#[derive(Debug, Clone)]
 pub(crate) struct Run {
     pub rows: Range<usize>,
     /// Position of the first row in its sequence.
@@ -22,6 +23,8 @@ pub(crate) struct Run {
     pub blocks: Range<usize>,
     /// Whether the logits of its last row are wanted. A prompt's earlier chunks want none.
     pub wants_logits: bool,
+    /// What is added to the base's projections in these rows.
+    pub adapter: Option<Arc<LoadedAdapter>>,
 }
 
 impl StepBatch {
@@ -37,6 +40,7 @@ impl StepBatch {
         first_position: usize,
         blocks: &[u32],
         wants_logits: bool,
+        adapter: Option<&Arc<LoadedAdapter>>,
     ) {
         let (row, block) = (self.tokens.len(), self.blocks.len());
         self.tokens.extend_from_slice(tokens);
@@ -46,6 +50,7 @@ impl StepBatch {
             first_position,
             blocks: block..self.blocks.len(),
             wants_logits,
+            adapter: adapter.cloned(),
         });
     }
 

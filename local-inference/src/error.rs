@@ -16,6 +16,9 @@ pub enum EngineError {
     ContextTooLong { requested: u64, window: u64 },
     #[error("`{field}` {reason}")]
     Invalid { field: &'static str, reason: String },
+    /// It cannot be had or does not fit the model.
+    #[error("adapter `{id}`: {reason}")]
+    Adapter { id: String, reason: String },
     #[error("engine failed: {0}")]
     Internal(String),
 }

@@ -20,6 +20,7 @@
 pub mod catalogue;
 pub mod testing;
 
+mod adapter;
 mod answer;
 mod backend;
 mod batch;
@@ -44,6 +45,10 @@ mod step;
 mod tools;
 mod weights;
 
+pub use adapter::{
+    AdapterError, AdapterFiles, AdapterHash, AdapterLimits, AdapterRef, AdapterSource,
+    AdapterSummary,
+};
 pub use catalogue::CatalogueEntry;
 pub use config::{BackendKind, EngineConfig, KvDtype};
 pub use embed::{

@@ -88,14 +88,14 @@ fn pass_loss(model: &mut dyn CausalModel, chunks: &[Vec<u32>]) -> f64 {
     let (mut batch, mut logits) = (StepBatch::default(), Vec::new());
     let first = context / 2;
     for (chunk, table) in chunks.iter().zip(&tables) {
-        batch.push(&chunk[..first], 0, table, false);
+        batch.push(&chunk[..first], 0, table, false, None);
     }
     model.forward(&batch, &mut logits);
     let mut loss = 0.0;
     for position in first..context - 1 {
         batch.clear();
         for (chunk, table) in chunks.iter().zip(&tables) {
-            batch.push(&chunk[position..=position], position, table, true);
+            batch.push(&chunk[position..=position], position, table, true, None);
         }
         model.forward(&batch, &mut logits);
         let rows = logits.chunks_exact(model.vocabulary());

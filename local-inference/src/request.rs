@@ -1,5 +1,6 @@
 //! What a caller asks for, and what comes back.
 
+use crate::adapter::AdapterRef;
 use crate::error::EngineError;
 use tokio::sync::mpsc;
 
@@ -26,6 +27,8 @@ pub struct GenerateRequest {
     pub priority: Priority,
     /// Answer [`EngineError::Busy`] rather than wait for a running place.
     pub reject_if_busy: bool,
+    /// The adapter the model answers with; `None`: the base alone.
+    pub adapter: Option<AdapterRef>,
 }
 
 /// How soon a request's sequences give way to others. It does not change who is let in first.
@@ -53,6 +56,7 @@ impl GenerateRequest {
             tenant: String::new(),
             priority: Priority::Normal,
             reject_if_busy: false,
+            adapter: None,
         }
     }
 }

@@ -95,7 +95,7 @@ impl Runner {
     pub(crate) fn warm_up(&mut self) {
         self.batch.clear();
         let tokens = [0; BLOCK_TOKENS];
-        self.batch.push(&tokens, 0, &[0], false);
+        self.batch.push(&tokens, 0, &[0], false, None);
         self.model.forward(&self.batch, &mut self.logits);
     }
 
@@ -201,6 +201,7 @@ impl Runner {
                 start,
                 entry.table.blocks(),
                 end == entry.known,
+                None,
             );
             let prompt_end = end.min(entry.sequence.prompt_tokens());
             let of_prompt = prompt_end.saturating_sub(start);

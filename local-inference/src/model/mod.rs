@@ -13,6 +13,7 @@ mod spec;
 #[cfg(test)]
 mod tests;
 
+use crate::adapter::AdapterLoader;
 use crate::backend::BackendError;
 use crate::backend::candle::{self, CandleBackend};
 use crate::backend::cpu::CpuBackend;
@@ -22,6 +23,7 @@ use crate::weights::{ModelFiles, WeightsError};
 use candle_core::Device;
 use decoder::Decoder;
 use kernels::{KvDtype, Pool};
+use std::sync::Arc;
 
 /// A decoder-only language model. It sees tokens, positions and block tables, and knows nothing of requests.
 pub(crate) trait CausalModel: Send {
@@ -34,6 +36,10 @@ pub(crate) trait CausalModel: Send {
     /// Memory held by weights.
     fn weight_bytes(&self) -> usize {
         0
+    }
+    /// What makes adapters for this model; `None`: it takes none.
+    fn adapter_loader(&self) -> Option<Arc<dyn AdapterLoader>> {
+        None
     }
     /// Runs one step: keeps the keys and values of every row in the blocks its run names, and writes one row of logits
     /// for each run that wants them, in order. A row's result does not depend on the other runs.

@@ -87,7 +87,7 @@ fn last_logits(model: &mut dyn CausalModel, tokens: &[u32], chunk: usize) -> Vec
 fn step(model: &mut dyn CausalModel, tokens: &[u32], first: usize, wants: bool) -> Vec<f32> {
     let mut batch = StepBatch::default();
     let mut logits = Vec::new();
-    batch.push(tokens, first, &BLOCKS, wants);
+    batch.push(tokens, first, &BLOCKS, wants, None);
     model.forward(&batch, &mut logits);
     logits
 }
@@ -168,8 +168,8 @@ fn check_pieces(name: &str, model: &mut dyn CausalModel, prompt: &[u32]) {
     let mut batch = StepBatch::default();
     let mut logits = Vec::new();
     last_logits(model, &prompt[..9], 9);
-    batch.push(&other[..23], 0, &OTHER_BLOCKS, true);
-    batch.push(&prompt[9..], 9, &BLOCKS, true);
+    batch.push(&other[..23], 0, &OTHER_BLOCKS, true, None);
+    batch.push(&prompt[9..], 9, &BLOCKS, true, None);
     model.forward(&batch, &mut logits);
     assert_eq!(logits[model.vocabulary()..], whole, "{name}: in company");
 }

@@ -64,7 +64,7 @@ fn fault(path: &Path) -> Option<String> {
     model.reserve_kv(1);
     let (mut batch, mut logits) = (StepBatch::default(), Vec::new());
     let last = model.vocabulary() as u32 - 1;
-    batch.push(&[0, last, last / 2], 0, &[0], true);
+    batch.push(&[0, last, last / 2], 0, &[0], true, None);
     model.forward(&batch, &mut logits);
     assert_eq!(logits.len(), model.vocabulary());
     None

@@ -142,6 +142,9 @@ impl Fault {
             EngineError::Invalid { field, reason } => {
                 Fault::input(field, format_args!("'/{field}' {reason}"))
             }
+            EngineError::Adapter { id, reason } => {
+                Fault::new(3037, 404, format!("Finetune {id}: {reason}"))
+            }
             EngineError::Load(cause) | EngineError::Internal(cause) => {
                 tracing::error!(model, cause, "the engine failed a request");
                 // Causes name files and shapes, never prompts; the one who runs the engine is the one who reads this.
