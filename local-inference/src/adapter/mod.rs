@@ -4,6 +4,12 @@
 //! target, a projection of a layer, it adds `scale * B (A x)`. Its [`AdapterHash`] tells it from all others: files never change
 //! under a hash, so what was computed with one may be kept under its name.
 
+mod check;
+pub(crate) mod config;
+pub(crate) mod load;
+pub(crate) mod target;
+pub(crate) mod tensors;
+
 use crate::error::EngineError;
 use std::any::Any;
 use std::fmt;
@@ -84,7 +90,6 @@ pub enum AdapterError {
 }
 
 /// An adapter in the form a model computes with; immutable.
-#[expect(dead_code, reason = "read by the backends' next step")]
 pub(crate) struct LoadedAdapter {
     /// Memory it takes.
     pub bytes: usize,

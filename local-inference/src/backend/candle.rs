@@ -8,7 +8,10 @@
 //! Only the families of [`SUPPORTED`] are loaded with it: [`load`](crate::model::load) refuses others by name, so the
 //! ops that only others name are not written.
 
-use super::{Attention, Backend, BackendError, Input, Norm, NormKind, Projection, Store};
+use super::{
+    AdaptedRows, Attention, Backend, BackendError, Input, Norm, NormKind, Projection, Store,
+};
+use crate::adapter::load::LowRank;
 use crate::batch::{Run, StepBatch};
 use crate::weights::RawTensor;
 use candle_core::{Device, Result, Tensor};
@@ -77,6 +80,49 @@ impl CandleBackend {
         }
     }
 
+    /// Adds the adapters' products to those of the projection, run by run.
+    fn adapt(
+        &self,
+        x: &Tensor,
+        projection: &Projection<CandleBackend>,
+        adapted: &[AdaptedRows<'_, CandleBackend>],
+        product: Tensor,
+    ) -> Result<Tensor> {
+        let mut runs = Vec::new();
+        let mut done = 0;
+        for run in adapted {
+            if run.rows.start > done {
+                runs.push(product.narrow(0, done, run.rows.start - done)?);
+            }
+            let (first, count) = (run.rows.start, run.rows.len());
+            let (x, product) = (x.narrow(0, first, count)?, product.narrow(0, first, count)?);
+            let ends = projection.parts.iter().skip(1).map(|part| part.column);
+            let parts = projection
+                .parts
+                .iter()
+                .zip(ends.chain([projection.width]))
+                .zip(run.parts)
+                .map(|((part, end), adapter)| {
+                    let own = product.narrow(1, part.column, end - part.column)?;
+                    match adapter {
+                        Some(LoraTensors { a, b }) => own + x.matmul(&a.t()?)?.matmul(&b.t()?)?,
+                        None => Ok(own),
+                    }
+                })
+                .collect::<Result<Vec<_>>>()?;
+            runs.push(Tensor::cat(&parts, 1)?);
+            done = run.rows.end;
+        }
+        if runs.is_empty() {
+            return Ok(product);
+        }
+        let rows = product.dim(0)?;
+        if done < rows {
+            runs.push(product.narrow(0, done, rows - done)?);
+        }
+        Tensor::cat(&runs, 0)
+    }
+
     fn attended(
         &self,
         step: &CandleStep,
@@ -129,6 +175,14 @@ pub(crate) struct CandleRope {
     layout: RopeLayout,
 }
 
+/// An adapter's two matrices, the scale in the second.
+pub(crate) struct LoraTensors {
+    /// `[rank, k]`
+    a: Tensor,
+    /// `[columns, rank]`
+    b: Tensor,
+}
+
 /// A step's tables on the device.
 pub(crate) struct CandleStep {
     tokens: Vec<u32>,
@@ -141,6 +195,8 @@ impl Backend for CandleBackend {
     type Vector = Tensor;
     type Rope = CandleRope;
     type Buffer = Rows;
+    type Adapter = LoraTensors;
+    type AdapterForm = Device;
     type Step<'a> = CandleStep;
 
     fn load_matrix(&self, tensor: &RawTensor<'_>) -> std::result::Result<Weight, BackendError> {
@@ -185,6 +241,25 @@ impl Backend for CandleBackend {
         matrix.bytes()
     }
 
+    fn adapter_form(&self, _: &Weight) -> Device {
+        self.device.clone()
+    }
+
+    fn load_adapter(
+        device: &Device,
+        matrices: &LowRank,
+    ) -> std::result::Result<LoraTensors, BackendError> {
+        let (rank, k, columns) = (matrices.rank, matrices.k, matrices.columns);
+        Ok(LoraTensors {
+            a: Tensor::from_slice(&matrices.a, (rank, k), device)?,
+            b: Tensor::from_slice(&matrices.b, (columns, rank), device)?,
+        })
+    }
+
+    fn adapter_bytes(adapter: &LoraTensors) -> usize {
+        (adapter.a.elem_count() + adapter.b.elem_count()) * size_of::<f32>()
+    }
+
     fn reserve_kv(&mut self, shape: KvShape, blocks: usize) {
         let cache = |_| ran(paged_cache(shape, blocks, &self.device));
         self.caches = (0..shape.layers).map(cache).collect();
@@ -218,10 +293,14 @@ impl Backend for CandleBackend {
         &mut self,
         input: Input<'_, Self>,
         projection: &Projection<Self>,
+        adapted: &[AdaptedRows<'_, Self>],
         store: Store,
         out: &mut Rows,
     ) {
-        let product = self.input(input).and_then(|x| self.project(&x, projection));
+        let product = self.input(input).and_then(|x| {
+            let product = self.project(&x, projection)?;
+            self.adapt(&x, projection, adapted, product)
+        });
         out.set(match store {
             Store::Replace => product,
             Store::Add => product.and_then(|product| out.tensor() + product),

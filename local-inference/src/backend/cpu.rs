@@ -1,13 +1,15 @@
 //! Our kernels on plain slices.
 
 use super::{
-    Attention, Backend, BackendError, Input, MAX_PARTS, Norm, NormKind, Projection, Store,
+    AdaptedRows, Attention, Backend, BackendError, Input, MAX_PARTS, Norm, NormKind, Projection,
+    Store,
 };
+use crate::adapter::load::LowRank;
 use crate::batch::StepBatch;
 use crate::weights::RawTensor;
 use kernels::{
-    AttentionRows, AttentionSpec, KvMemory, KvShape, MatmulScratch, Matrix, Pool, RopeSpec,
-    RopeTable,
+    AttentionRows, AttentionSpec, KvMemory, KvShape, LoraDtype, LoraMatrix, LoraRun, MatmulScratch,
+    Matrix, Pool, RopeSpec, RopeTable, WeightKind,
 };
 
 pub(crate) struct CpuBackend {
@@ -40,6 +42,8 @@ impl Backend for CpuBackend {
     type Vector = Vec<f32>;
     type Rope = RopeTable;
     type Buffer = Vec<f32>;
+    type Adapter = LoraMatrix;
+    type AdapterForm = LoraDtype;
     type Step<'a> = CpuStep<'a>;
 
     fn load_matrix(&self, tensor: &RawTensor<'_>) -> Result<Matrix, BackendError> {
@@ -59,6 +63,29 @@ impl Backend for CpuBackend {
 
     fn matrix_bytes(matrix: &Matrix) -> usize {
         matrix.bytes()
+    }
+
+    /// As exact as the base: rounded where that is.
+    fn adapter_form(&self, beside: &Matrix) -> LoraDtype {
+        match beside.kind() {
+            WeightKind::F32 | WeightKind::F16 => LoraDtype::F32,
+            _ => LoraDtype::Bf16,
+        }
+    }
+
+    fn load_adapter(form: &LoraDtype, matrices: &LowRank) -> Result<LoraMatrix, BackendError> {
+        let LowRank {
+            rank,
+            k,
+            columns,
+            a,
+            b,
+        } = matrices;
+        Ok(LoraMatrix::pack(*rank, *k, *columns, a, b, 1.0, *form)?)
+    }
+
+    fn adapter_bytes(adapter: &LoraMatrix) -> usize {
+        adapter.bytes()
     }
 
     fn reserve_kv(&mut self, shape: KvShape, blocks: usize) {
@@ -97,6 +124,7 @@ impl Backend for CpuBackend {
         &mut self,
         input: Input<'_, Self>,
         projection: &Projection<Self>,
+        adapted: &[AdaptedRows<'_, Self>],
         store: Store,
         out: &mut Vec<f32>,
     ) {
@@ -121,12 +149,14 @@ impl Backend for CpuBackend {
                 kernels::Store::Replace
             }
         };
-        kernels::matmul(
+        let runs: Vec<LoraRun<'_>> = adapted.iter().map(lora_run).collect();
+        kernels::matmul_adapted(
             &self.pool,
             &mut self.scratch,
             input,
             projection.k,
             &kernel_parts[..parts.len()],
+            &runs,
             store,
             out,
             projection.width,
@@ -186,6 +216,13 @@ impl Backend for CpuBackend {
 
     fn read(&mut self, logits: &mut Vec<f32>, out: &mut Vec<f32>) {
         std::mem::swap(logits, out);
+    }
+}
+
+fn lora_run<'a>(adapted: &AdaptedRows<'a, CpuBackend>) -> LoraRun<'a> {
+    LoraRun {
+        rows: adapted.rows.clone(),
+        parts: adapted.parts.each_ref().map(Option::as_ref),
     }
 }
 

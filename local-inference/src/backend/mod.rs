@@ -10,14 +10,16 @@
 pub(crate) mod candle;
 pub(crate) mod cpu;
 
+use crate::adapter::load::LowRank;
 use crate::batch::StepBatch;
 use crate::weights::RawTensor;
 use kernels::{Activation, KvShape, QkvLayout, RopeSpec};
+use std::ops::Range;
 
 /// Why a backend cannot hold a weight.
 pub(crate) type BackendError = Box<dyn std::error::Error + Send + Sync>;
 
-pub(crate) trait Backend: Send + Sized {
+pub(crate) trait Backend: Send + Sized + 'static {
     /// A weight matrix: `columns` outputs of `k` inputs each.
     type Matrix: Send;
     /// A norm's weight or a bias.
@@ -26,6 +28,10 @@ pub(crate) trait Backend: Send + Sized {
     type Rope: Send;
     /// Rows of activations. An op that fills one sets its size.
     type Buffer: Default + Send;
+    /// Matrices of an adapter beside one of the model's.
+    type Adapter: Send + Sync + 'static;
+    /// What has to be known of the backend and of a matrix to make an adapter's beside it, on any thread.
+    type AdapterForm: Send + Sync + 'static;
     /// What all layers of a step share: positions, block tables, rows whose logits are wanted.
     type Step<'a>;
 
@@ -35,6 +41,14 @@ pub(crate) trait Backend: Send + Sized {
     fn load_rope(&self, max_positions: usize, spec: RopeSpec) -> Result<Self::Rope, BackendError>;
     /// Memory a matrix takes.
     fn matrix_bytes(matrix: &Self::Matrix) -> usize;
+
+    fn adapter_form(&self, beside: &Self::Matrix) -> Self::AdapterForm;
+    fn load_adapter(
+        form: &Self::AdapterForm,
+        matrices: &LowRank,
+    ) -> Result<Self::Adapter, BackendError>;
+    /// Memory it takes.
+    fn adapter_bytes(adapter: &Self::Adapter) -> usize;
 
     /// Makes room for `blocks` blocks of attention memory; called once, before the first step.
     fn reserve_kv(&mut self, shape: KvShape, blocks: usize);
@@ -50,11 +64,13 @@ pub(crate) trait Backend: Send + Sized {
         out: &mut Self::Buffer,
     );
 
-    /// `out = input x projection` or `out += ...`, bias included; `out` becomes `projection.width` wide.
+    /// `out = input x projection` or `out += ...`, bias included, and in the rows of `adapted` their adapters' products
+    /// too; `out` becomes `projection.width` wide.
     fn matmul(
         &mut self,
         input: Input<'_, Self>,
         projection: &Projection<Self>,
+        adapted: &[AdaptedRows<'_, Self>],
         store: Store,
         out: &mut Self::Buffer,
     );
@@ -78,6 +94,15 @@ pub(crate) trait Backend: Send + Sized {
 
     /// The logits as numbers. `logits` may be left with anything.
     fn read(&mut self, logits: &mut Self::Buffer, out: &mut Vec<f32>);
+}
+
+/// An adapter's matrices beside the parts of one projection; `None` where it leaves the model alone.
+pub(crate) type PartAdapters<B> = [Option<<B as Backend>::Adapter>; MAX_PARTS];
+
+/// Consecutive rows with one adapter. Those of a call are in order and do not overlap.
+pub(crate) struct AdaptedRows<'a, B: Backend> {
+    pub rows: Range<usize>,
+    pub parts: &'a PartAdapters<B>,
 }
 
 /// What a product reads.

@@ -171,6 +171,11 @@ impl CatalogueEntry {
         names.any(|known| known.eq_ignore_ascii_case(name))
     }
 
+    /// What to do where its files are missing.
+    pub(crate) fn how_to_get(&self) -> String {
+        format!("run `ai-gateway model pull {}`", self.id)
+    }
+
     /// Whether the model is a folder of files.
     pub fn is_folder(&self) -> bool {
         !self.file.ends_with(".gguf")

@@ -32,7 +32,7 @@ pub(crate) fn load_file(
     if !path.exists() {
         return Err(EngineError::NotPulled {
             model: entry.id.to_string(),
-            how: format!("run `ai-gateway model pull {}`", entry.id),
+            how: entry.how_to_get(),
         });
     }
     read_model(entry, &path, config)

@@ -164,6 +164,10 @@ impl EngineHandle {
         }
     }
 
+    pub(crate) fn config(&self) -> &EngineConfig {
+        &self.inner.config
+    }
+
     pub(crate) fn encoders(&self) -> &Encoders {
         &self.inner.encoders
     }

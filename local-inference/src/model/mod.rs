@@ -8,12 +8,13 @@ pub(crate) mod decoder;
 mod families;
 mod header;
 mod layers;
-mod names;
-mod spec;
+pub(crate) mod names;
+pub(crate) mod spec;
 #[cfg(test)]
 mod tests;
 
 use crate::adapter::AdapterLoader;
+use crate::adapter::target::Targets;
 use crate::backend::BackendError;
 use crate::backend::candle::{self, CandleBackend};
 use crate::backend::cpu::CpuBackend;
@@ -38,6 +39,7 @@ pub(crate) trait CausalModel: Send {
         0
     }
     /// What makes adapters for this model; `None`: it takes none.
+    #[allow(dead_code, reason = "requests name adapters from the next step on")]
     fn adapter_loader(&self) -> Option<Arc<dyn AdapterLoader>> {
         None
     }
@@ -79,6 +81,12 @@ pub(crate) struct LoadOptions {
 pub(crate) fn window(files: &ModelFiles) -> Result<Option<usize>, LoadError> {
     const WINDOW: header::Key = header::key("max_position_embeddings", "context_length");
     header::Header::read(files)?.size(WINDOW)
+}
+
+/// What of the model an adapter may change.
+pub(crate) fn targets(files: &ModelFiles) -> Result<Targets, LoadError> {
+    let described = families::read(files)?;
+    Ok(Targets::new(&described.spec, described.original_names))
 }
 
 /// Packs the weights of `files`, which are not needed afterwards.

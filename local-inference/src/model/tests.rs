@@ -1,6 +1,8 @@
 //! The tiny decoders of `tests/parity/decoders` against what Transformers says of them, and the real model against plain
 //! arithmetic. `tests/parity/make_models.py` tells how the files were made.
 
+mod adapters;
+
 use super::*;
 use crate::testing::model_dir_or_skip;
 use serde_json::Value;
@@ -401,7 +403,7 @@ fn gemma_3_in_the_newer_form_of_its_configuration() {
     let text = std::fs::read(folder().join("gemma3/config_v5.json")).expect("a fixture");
     newer.config = serde_json::from_slice(&text).expect("valid JSON");
     let newer = families::read(&ModelFiles::Folder(newer));
-    let (older, newer) = (older.expect("valid").0, newer.expect("valid").0);
+    let (older, newer) = (older.expect("valid").spec, newer.expect("valid").spec);
     assert_eq!(format!("{older:?}"), format!("{newer:?}"));
     assert!(older.layers[0].window.is_some() && older.layers[1].window.is_none());
 }

@@ -31,8 +31,17 @@ const MAX_HEAD_DIM: usize = 512;
 /// No published model comes near; a header that claims more is refused before anything is made of it.
 const MAX_LAYERS: usize = 1024;
 
-/// The model's spec and names, or which architecture is not supported.
-pub(super) fn read(files: &ModelFiles) -> Result<(DecoderSpec, &'static Names), LoadError> {
+/// What a family knows of one model.
+pub(super) struct Described {
+    pub spec: DecoderSpec,
+    /// What its files call the tensors.
+    pub names: &'static Names,
+    /// What Transformers calls them: the names adapters use.
+    pub original_names: &'static Names,
+}
+
+/// Spec and names, or which architecture is not supported.
+pub(super) fn read(files: &ModelFiles) -> Result<Described, LoadError> {
     let header = Header::read(files)?;
     let (spec, names) = match header.architecture() {
         "llama" | "mistral" => (llama::read(&header, files)?, &LLAMA),
@@ -43,7 +52,11 @@ pub(super) fn read(files: &ModelFiles) -> Result<(DecoderSpec, &'static Names), 
         other => return Err(LoadError::Unsupported(format!("architecture `{other}`"))),
     };
     check(&header, &spec)?;
-    Ok((spec, if header.is_gguf() { &GGUF } else { names }))
+    Ok(Described {
+        spec,
+        names: if header.is_gguf() { &GGUF } else { names },
+        original_names: names,
+    })
 }
 
 /// What the model's header calls its architecture.
