@@ -22,7 +22,8 @@ struct bf16 { unsigned short bits; };
 // Poisoned when a block begins, and every index is checked.
 #define SHARED(type, name, count) static emulate::SharedArray<type, (count)> name
 #else
-#define KERNEL(threads, name, ...) extern "C" __global__ void __launch_bounds__(threads) name(__VA_ARGS__)
+// 512 threads on an SM are enough: left to choose, the compiler spills to fit more of them.
+#define KERNEL(threads, name, ...) extern "C" __global__ void __launch_bounds__(threads, 512 / (threads)) name(__VA_ARGS__)
 #define SHARED(type, name, count) __shared__ type name[count]
 
 static __device__ __forceinline__ float widen(f16 value) {

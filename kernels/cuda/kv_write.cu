@@ -12,13 +12,13 @@ static __device__ __forceinline__ void write(T* layer, const T* rows, const int*
     const int place = slots[blockIdx.x];
     if (place < 0) return;
     const int slot = place % BLOCK_TOKENS, kv_head = blockIdx.y;
-    const Head<T> head(layer, place / BLOCK_TOKENS, gridDim.y, kv_head, head_dim);
+    const Head<Word<T>> head(reinterpret_cast<Word<T>*>(layer), place / BLOCK_TOKENS, gridDim.y, kv_head, head_dim);
     const T* row = rows + (long long)blockIdx.x * stride + kv_head * head_dim;
     constexpr int LEN = Word<T>::LEN;
     for (int i = threadIdx.x; i < head_dim; i += WRITE_THREADS) {
-        head.key(i / LEN * LEN, slot)->values[i % LEN] = row[key_column + i];
+        head.key(i / LEN * LEN, slot).values[i % LEN] = row[key_column + i];
         // Half a word may be another row's: each writes its own number and nothing beside it.
-        head.value(slot / LEN * LEN, i)->values[slot % LEN] = row[value_column + i];
+        head.value(slot / LEN * LEN, i).values[slot % LEN] = row[value_column + i];
     }
 }
 

@@ -19,25 +19,21 @@ template <typename T> struct alignas(4) Word {
 
 static __device__ __forceinline__ int padded_dim(int head_dim) { return (head_dim + 15) / 16 * 16; }
 
-// One head of one block.
-template <typename T> struct Head {
-    T* keys;
-    T* values;
+// One head of one block, in words that may be written or not.
+template <typename W> struct Head {
+    W* keys;
+    W* values;
     int padded;
 
-    __device__ __forceinline__ Head(T* layer, int block, int kv_heads, int kv_head, int head_dim) : padded(padded_dim(head_dim)) {
-        const long long size = (long long)BLOCK_TOKENS * (head_dim + padded);
-        keys = layer + ((long long)block * kv_heads + kv_head) * size;
-        values = keys + BLOCK_TOKENS * head_dim;
+    __device__ __forceinline__ Head(W* layer, int block, int kv_heads, int kv_head, int head_dim) : padded(padded_dim(head_dim)) {
+        const long long words = BLOCK_TOKENS / W::LEN * (head_dim + padded);
+        keys = layer + ((long long)block * kv_heads + kv_head) * words;
+        values = keys + BLOCK_TOKENS / W::LEN * head_dim;
     }
-    // The word that holds dimensions `dim`.. of the key at `slot`; `dim` is a multiple of the word's values.
-    __device__ __forceinline__ Word<T>* key(int dim, int slot) const {
-        return reinterpret_cast<Word<T>*>(keys) + dim / Word<T>::LEN * BLOCK_TOKENS + slot;
-    }
-    // The word that holds dimension `dim` of the values at `slot`..; `slot` is a multiple of the word's values.
-    __device__ __forceinline__ Word<T>* value(int slot, int dim) const {
-        return reinterpret_cast<Word<T>*>(values) + slot / Word<T>::LEN * padded + dim;
-    }
+    // Dimensions `dim`.. of the key at `slot`; `dim` is a multiple of the word's values.
+    __device__ __forceinline__ W& key(int dim, int slot) const { return keys[dim / W::LEN * BLOCK_TOKENS + slot]; }
+    // Dimension `dim` of the values at `slot`..; `slot` is a multiple of the word's values.
+    __device__ __forceinline__ W& value(int slot, int dim) const { return values[slot / W::LEN * padded + dim]; }
 };
 
 // How scores become weights. A window or a cap of 0 is none.
