@@ -53,7 +53,10 @@ pub struct EngineConfig {
     /// Reuse prompt beginnings between tenants too. Default false: within one tenant only, since how soon an answer comes tells
     /// whether its beginning was there.
     pub share_prefixes: bool,
-    /// Weights and attention memory of all loaded models together, in MiB. Default 0: no bound. A model that does not fit has idle ones
+    /// Adapters of a model kept loaded, in MiB, at most. Default 512. When it is full, unused ones go, the least used first; while all
+    /// are in use, requests for further ones wait. One larger than this is refused. Up to eight adapters more are on their way.
+    pub adapter_cache_mib: usize,
+    /// Weights, attention memory and adapters of all loaded models together, in MiB. Default 0: no bound. A model that does not fit has idle ones
     /// unloaded, the one unused for longest first; it is refused as busy while those at work leave no room, and with an
     /// error when it is larger than the bound by itself.
     pub memory_budget_mib: usize,
@@ -78,6 +81,7 @@ impl Default for EngineConfig {
             kv_cache_mib: 1024,
             kv_dtype: KvDtype::Bf16,
             share_prefixes: false,
+            adapter_cache_mib: 512,
             memory_budget_mib: 0,
             idle_unload_s: 0,
         }
@@ -94,6 +98,10 @@ impl EngineConfig {
 
     pub(crate) fn kv_cache_bytes(&self) -> usize {
         self.kv_cache_mib.saturating_mul(1 << 20)
+    }
+
+    pub(crate) fn adapter_cache_bytes(&self) -> usize {
+        self.adapter_cache_mib.saturating_mul(1 << 20)
     }
 
     /// Sequences a model may hold, running and waiting.

@@ -1,5 +1,6 @@
 //! The caller's side of a loaded model: from a request to sequences, before the queue.
 
+use crate::adapter::registry::{Lease, Registry};
 use crate::answer::{Answer, Calls};
 use crate::error::EngineError;
 use crate::outbox::Outbox;
@@ -24,7 +25,7 @@ const MAX_INLINE_PROMPT_BYTES: usize = 4096;
 pub(crate) enum Command {
     /// The choices of one request.
     Run(Vec<Sequence>),
-    /// Look at the stop flag.
+    /// Look again: at the stop flag, at adapters.
     Wake,
 }
 
@@ -40,7 +41,11 @@ pub(crate) struct ModelFront {
     tool_format: ToolFormat,
     markers: Arc<Markers>,
     grammars: GrammarFactory,
+    adapters: Adapters,
 }
+
+/// The adapters a model can be asked with, or why with none.
+pub(crate) type Adapters = Result<Arc<Registry>, &'static str>;
 
 /// A request as the engine thread needs it.
 struct Read {
@@ -55,6 +60,7 @@ impl ModelFront {
         template: ChatTemplate,
         window: usize,
         usual_max_tokens: usize,
+        adapters: Adapters,
         inbox: Sender<Command>,
     ) -> ModelFront {
         let markers = Markers::new(|text| tokenizer.control_token(text));
@@ -67,6 +73,7 @@ impl ModelFront {
             template,
             window,
             usual_max_tokens,
+            adapters,
         }
     }
 
@@ -77,6 +84,8 @@ impl ModelFront {
         mut request: GenerateRequest,
         seats: Vec<Seat>,
     ) -> Result<Generation, EngineError> {
+        // First of all: it is fetched while the prompt is read.
+        let lease = self.lease(&request)?.map(Arc::new);
         let is_short = prompt_bytes(&request.prompt) <= MAX_INLINE_PROMPT_BYTES;
         let is_free = request.format == OutputFormat::Text && callable(&request).is_empty();
         let read = match is_short && is_free {
@@ -101,7 +110,11 @@ impl ModelFront {
             .into_iter()
             .zip(seats)
             .zip(0..)
-            .map(|((outbox, seat), choice)| self.sequence(&request, &read, choice, outbox, seat))
+            .map(|((outbox, seat), choice)| {
+                let lease = lease.clone();
+                self.sequence(&request, &read, choice, outbox, seat)
+                    .with_adapter(lease)
+            })
             .collect();
         self.inbox
             .send(Command::Run(sequences))
@@ -145,6 +158,19 @@ impl ModelFront {
             answer,
             seat,
         )
+    }
+
+    fn lease(&self, request: &GenerateRequest) -> Result<Option<Lease>, EngineError> {
+        let Some(adapter) = &request.adapter else {
+            return Ok(None);
+        };
+        match &self.adapters {
+            Ok(registry) => registry.acquire(adapter).map(Some),
+            Err(reason) => Err(EngineError::Adapter {
+                id: adapter.id.to_string(),
+                reason: (*reason).to_owned(),
+            }),
+        }
     }
 
     fn read(&self, request: &GenerateRequest) -> Result<Read, EngineError> {

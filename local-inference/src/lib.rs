@@ -20,7 +20,6 @@
 pub mod catalogue;
 pub mod testing;
 
-#[allow(dead_code, reason = "requests name adapters from the next step on")]
 mod adapter;
 mod answer;
 mod backend;

@@ -1,5 +1,7 @@
 //! The state of one generation: one choice of one request.
 
+use crate::adapter::registry::{Lease, LeaseState};
+use crate::adapter::{AdapterHash, LoadedAdapter};
 use crate::answer::Answer;
 use crate::error::EngineError;
 use crate::prompt::tokenizer::Tokenizer;
@@ -24,6 +26,9 @@ pub(crate) struct Sequence {
     sampler: Sampler,
     grammar: Option<Grammar>,
     answer: Answer,
+    /// Of all choices of a request.
+    adapter: Option<Arc<Lease>>,
+    /// Given back last: by then the model may be unloaded.
     _seat: Seat,
 }
 
@@ -50,9 +55,15 @@ impl Sequence {
             sampler: Sampler::new(params, &prompt, choice),
             grammar,
             answer,
+            adapter: None,
             tokens: prompt,
             _seat: seat,
         }
+    }
+
+    /// The same, answered with an adapter. It may still be on its way.
+    pub(crate) fn with_adapter(self, adapter: Option<Arc<Lease>>) -> Sequence {
+        Sequence { adapter, ..self }
     }
 
     /// The most positions it will ever fill.
@@ -66,6 +77,37 @@ impl Sequence {
 
     pub(crate) fn completion_tokens(&self) -> usize {
         self.tokens.len() - self.prompt_tokens
+    }
+
+    pub(crate) fn adapter_hash(&self) -> Option<AdapterHash> {
+        self.adapter.as_ref().map(|lease| lease.hash())
+    }
+
+    /// The adapter, once it is there.
+    pub(crate) fn adapter(&self) -> Option<&Arc<LoadedAdapter>> {
+        match self.adapter.as_ref()?.state() {
+            LeaseState::Ready(adapter) => Some(adapter),
+            _ => None,
+        }
+    }
+
+    /// Its adapter is on its way.
+    pub(crate) fn waits_for_adapter(&self) -> bool {
+        let lease = self.adapter.as_ref();
+        lease.is_some_and(|lease| matches!(lease.state(), LeaseState::Loading))
+    }
+
+    /// It computes no more.
+    pub(crate) fn give_adapter_back(&mut self) {
+        self.adapter = None;
+    }
+
+    /// Why its adapter will not come.
+    pub(crate) fn adapter_failure(&self) -> Option<EngineError> {
+        match self.adapter.as_ref()?.state() {
+            LeaseState::Failed(error) => Some(error),
+            _ => None,
+        }
     }
 
     pub(crate) fn is_abandoned(&self) -> bool {

@@ -60,7 +60,7 @@ counters! {
     kv_blocks,
     /// Blocks there are. A gauge, 0 while not loaded.
     kv_blocks_total,
-    /// Bytes of weights and attention memory, by estimate until it is loaded. A gauge.
+    /// Bytes of weights, attention memory and room for adapters, by estimate until it is loaded. A gauge.
     memory_bytes,
     /// Times the model was loaded.
     loads,
@@ -68,6 +68,20 @@ counters! {
     load_failures,
     /// Times it was unloaded, idle or for another model.
     unloads,
+    /// Adapters that are there. A gauge.
+    adapters,
+    /// Memory they take. A gauge.
+    adapter_bytes,
+    /// Requests whose adapter was there when they came.
+    adapter_hits,
+    /// Times an adapter was made ready.
+    adapter_loads,
+    /// Times one could not be fetched or loaded.
+    adapter_failures,
+    /// Times one was let go for another.
+    adapter_evictions,
+    /// Time from an adapter's being asked for to its being ready, of all loads.
+    adapter_wait_micros,
 }
 
 impl Counters {

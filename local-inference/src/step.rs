@@ -1,5 +1,6 @@
 //! One turn of the engine: schedule, batch, forward, sample, emit.
 
+use crate::adapter::AdapterHash;
 use crate::batch::StepBatch;
 use crate::config::EngineConfig;
 use crate::error::EngineError;
@@ -23,6 +24,8 @@ pub(crate) enum Turn {
     Worked,
     /// There are sequences, and all wait for their readers.
     Paused,
+    /// There are sequences, and all wait for their adapters.
+    Waiting,
     /// There are none.
     Idle,
 }
@@ -101,40 +104,55 @@ impl Runner {
 
     /// Bounded by the seats callers hold.
     pub(crate) fn enqueue(&mut self, sequence: Sequence) {
-        let namespace = match self.share_prefixes {
+        let tenant = match self.share_prefixes {
             true => "",
             false => &sequence.tenant,
         };
+        let adapter = sequence.adapter_hash();
+        let namespace = namespace(tenant, adapter);
         self.scheduler.enqueue(Arrival {
             tenant: Arc::clone(&sequence.tenant),
+            adapter,
             priority: sequence.priority,
             known: sequence.tokens.len(),
             max_positions: sequence.max_positions(),
-            table: self.kv.table(namespace, &sequence.tokens),
+            table: self.kv.table(&namespace, &sequence.tokens),
             sequence,
         });
     }
 
     pub(crate) fn turn(&mut self) -> Turn {
         self.drop_abandoned();
+        self.fail_without_adapter();
         self.draining
             .retain_mut(|sequence| !sequence.is_told() && !sequence.is_abandoned());
         let budget = self.budget();
-        let mut readiness = |sequence: &mut Sequence| match sequence.has_room() {
-            true => Readiness::Ready,
-            false => Readiness::Paused,
+        let mut is_pausing = !self.draining.is_empty();
+        let mut readiness = |sequence: &mut Sequence| {
+            if sequence.waits_for_adapter() {
+                Readiness::NotYet
+            } else if sequence.has_room() {
+                Readiness::Ready
+            } else {
+                is_pausing = true;
+                Readiness::Paused
+            }
         };
-        let plan = self.scheduler.plan(&mut self.kv, budget, &mut readiness);
+        let mut plan = self.scheduler.plan(&mut self.kv, budget, &mut readiness);
         Counters::add(&self.counters.preemptions, plan.preempted as u64);
         if plan.runs.is_empty() {
             self.publish_gauges();
             let is_empty = self.scheduler.running_count() + self.scheduler.waiting_count() == 0;
-            return match is_empty && self.draining.is_empty() {
-                true => Turn::Idle,
-                false => Turn::Paused,
+            return match (is_pausing, is_empty) {
+                (true, _) => Turn::Paused,
+                (false, false) => Turn::Waiting,
+                (false, true) => Turn::Idle,
             };
         }
+        self.sort_by_adapter(&mut plan.runs);
         self.step(&plan);
+        // Held longer, an adapter would outlive its last lease.
+        self.batch.clear();
         self.publish_gauges();
         Turn::Worked
     }
@@ -157,6 +175,17 @@ impl Runner {
             Counters::add(&self.counters.cancelled, gone.len() as u64);
             drop(gone);
             self.publish_gauges();
+        }
+    }
+
+    /// Those whose adapter will not come hear why.
+    fn fail_without_adapter(&mut self) {
+        let has_failed = |sequence: &mut Sequence| sequence.adapter_failure().is_some();
+        for mut sequence in self.scheduler.remove(&mut self.kv, has_failed) {
+            if let Some(error) = sequence.adapter_failure() {
+                sequence.fail(error);
+            }
+            self.drain(sequence);
         }
     }
 
@@ -191,6 +220,17 @@ impl Runner {
         );
     }
 
+    /// Rows of one adapter lie together, decodes before prompts, so that they are one product; first those without any.
+    fn sort_by_adapter(&mut self, runs: &mut [PlannedRun]) {
+        let running = self.scheduler.running();
+        runs.sort_by_key(|run| {
+            running[run.index]
+                .sequence
+                .adapter_hash()
+                .map(|hash| hash.0)
+        });
+    }
+
     fn fill_batch(&mut self, runs: &[PlannedRun]) {
         self.batch.clear();
         for run in runs {
@@ -201,7 +241,7 @@ impl Runner {
                 start,
                 entry.table.blocks(),
                 end == entry.known,
-                None,
+                entry.sequence.adapter(),
             );
             let prompt_end = end.min(entry.sequence.prompt_tokens());
             let of_prompt = prompt_end.saturating_sub(start);
@@ -242,10 +282,15 @@ impl Runner {
     fn remove(&mut self, mut indexes: Vec<usize>) {
         indexes.sort_unstable();
         for index in indexes.into_iter().rev() {
-            let mut sequence = self.scheduler.finish(index, &mut self.kv);
-            if !sequence.is_told() {
-                self.draining.push(sequence);
-            }
+            let sequence = self.scheduler.finish(index, &mut self.kv);
+            self.drain(sequence);
+        }
+    }
+
+    fn drain(&mut self, mut sequence: Sequence) {
+        if !sequence.is_told() {
+            sequence.give_adapter_back();
+            self.draining.push(sequence);
         }
     }
 
@@ -253,6 +298,15 @@ impl Runner {
         Counters::set(&self.counters.running, self.scheduler.running_count());
         Counters::set(&self.counters.waiting, self.scheduler.waiting_count());
         Counters::set(&self.counters.kv_blocks, self.kv.used_blocks());
+    }
+}
+
+/// Whose blocks a text may take over: its tenant's, under the same adapter.
+fn namespace(tenant: &str, adapter: Option<AdapterHash>) -> String {
+    match adapter {
+        // No hash begins so.
+        None => format!("-{tenant}"),
+        Some(hash) => format!("{hash}{tenant}"),
     }
 }
 

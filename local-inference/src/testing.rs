@@ -3,6 +3,7 @@
 //! Its tokens are bytes (256 of them), [`MARKER`] (ends a chat prompt) and [`END`]. It keeps each sequence's tokens in the
 //! engine's own attention memory and reads them back from there, so a step that mixed sequences up would show.
 
+use crate::adapter::{AdapterError, AdapterFiles, AdapterLoader, AdapterSource, LoadedAdapter};
 use crate::batch::StepBatch;
 use crate::catalogue::{self, CatalogueEntry};
 use crate::config::EngineConfig;
@@ -72,19 +73,38 @@ pub type Script = Box<dyn FnMut(&[u32]) -> u32 + Send>;
 /// A script that answers every chat with `text`.
 pub fn saying(text: &str) -> Script {
     let reply = text.as_bytes().to_vec();
-    Box::new(move |tokens| {
-        let said = tokens
-            .iter()
-            .rev()
-            .take_while(|token| **token != MARKER)
-            .count();
-        reply.get(said).map_or(END, |byte| u32::from(*byte))
-    })
+    Box::new(move |tokens| next_of(&reply, tokens))
+}
+
+/// The next token of an answer that is `reply`.
+fn next_of(reply: &[u8], tokens: &[u32]) -> u32 {
+    let said = tokens
+        .iter()
+        .rev()
+        .take_while(|token| **token != MARKER)
+        .count();
+    reply.get(said).map_or(END, |byte| u32::from(*byte))
 }
 
 /// An engine whose only model is [`MODEL`], which follows `script`.
 pub fn scripted(config: EngineConfig, script: Script) -> EngineHandle {
-    EngineHandle::new(config, vec![ModelSlot::new(&ENTRY)], scripted_load(script))
+    EngineHandle::new(
+        config,
+        vec![ModelSlot::new(&ENTRY)],
+        scripted_load(script),
+        None,
+    )
+}
+
+/// As [`scripted`], with adapters: each answers every chat with the text its weights' file begins with, up to the first zero
+/// byte, and takes as much memory as the file is long. An empty file does not load.
+pub fn scripted_with_adapters(
+    config: EngineConfig,
+    script: Script,
+    adapters: Arc<dyn AdapterSource>,
+) -> EngineHandle {
+    let slots = vec![ModelSlot::new(&ENTRY)];
+    EngineHandle::new(config, slots, scripted_load(script), Some(adapters))
 }
 
 /// Loads a model that follows `script`, whatever its name.
@@ -113,7 +133,8 @@ pub(crate) fn scripted_load(script: Script) -> Load {
 pub fn broken(cause: &str) -> EngineHandle {
     let cause = cause.to_owned();
     let load: Load = Arc::new(move |_| Err(EngineError::Load(cause.clone())));
-    EngineHandle::new(EngineConfig::default(), vec![ModelSlot::new(&ENTRY)], load)
+    let slots = vec![ModelSlot::new(&ENTRY)];
+    EngineHandle::new(EngineConfig::default(), slots, load, None)
 }
 
 /// An engine whose only model is the real one, under another chat template.
@@ -128,7 +149,8 @@ pub fn with_template(config: EngineConfig, template: &str) -> EngineHandle {
             Ok(Loaded { template, ..loaded })
         })
     };
-    EngineHandle::new(config, vec![ModelSlot::new(&catalogue::all()[0])], load)
+    let slots = vec![ModelSlot::new(&catalogue::all()[0])];
+    EngineHandle::new(config, slots, load, None)
 }
 
 pub(crate) fn byte_tokenizer() -> Result<Tokenizer, EngineError> {
@@ -153,6 +175,23 @@ pub(crate) fn byte_tokenizer() -> Result<Tokenizer, EngineError> {
         .map_err(|error| EngineError::Load(error.to_string()))
 }
 
+/// Makes adapters of what [`scripted_with_adapters`] says.
+struct ScriptedLoader;
+
+impl AdapterLoader for ScriptedLoader {
+    fn load(&self, files: &AdapterFiles) -> Result<LoadedAdapter, AdapterError> {
+        let weights = &files.weights;
+        if weights.is_empty() {
+            return Err(AdapterError::Weights("is empty".to_owned()));
+        }
+        let text = weights.split(|byte| *byte == 0).next().unwrap_or_default();
+        Ok(LoadedAdapter {
+            bytes: weights.len(),
+            matrices: Box::new(text.to_vec()),
+        })
+    }
+}
+
 struct ScriptedModel {
     script: Arc<Mutex<Script>>,
     /// The tokens themselves, in place of keys and values.
@@ -172,8 +211,13 @@ impl CausalModel for ScriptedModel {
         VOCABULARY
     }
 
+    fn adapter_loader(&self) -> Option<Arc<dyn AdapterLoader>> {
+        Some(Arc::new(ScriptedLoader))
+    }
+
     fn forward(&mut self, batch: &StepBatch, logits: &mut Vec<f32>) {
         logits.clear();
+        assert_adjacent(batch);
         for run in &batch.runs {
             let blocks = &batch.blocks[run.blocks.clone()];
             let place = |position: usize| {
@@ -188,10 +232,32 @@ impl CausalModel for ScriptedModel {
                 continue;
             }
             let tokens: Vec<u32> = (0..end).map(|position| self.kv[place(position)]).collect();
-            // A script that panicked poisons its lock; the next request may still use it.
-            let mut script = self.script.lock().unwrap_or_else(PoisonError::into_inner);
-            let next = script(&tokens) as usize;
+            let next = match &run.adapter {
+                Some(adapter) => {
+                    let reply = adapter.matrices.downcast_ref::<Vec<u8>>();
+                    next_of(reply.expect("made by this model's loader"), &tokens)
+                }
+                None => {
+                    // A script that panicked poisons its lock; the next request may still use it.
+                    let mut script = self.script.lock().unwrap_or_else(PoisonError::into_inner);
+                    script(&tokens)
+                }
+            } as usize;
             logits.extend((0..VOCABULARY).map(|id| if id == next { DECISIVE } else { 0.0 }));
         }
     }
+}
+
+/// Rows of one adapter must lie together, or kernels would make several products of one.
+fn assert_adjacent(batch: &StepBatch) {
+    let adapters = batch.runs.iter().map(|run| {
+        let adapter = run.adapter.as_ref();
+        adapter.map_or(std::ptr::null(), Arc::as_ptr)
+    });
+    let mut segments: Vec<*const LoadedAdapter> = adapters.collect();
+    segments.dedup();
+    let count = segments.len();
+    segments.sort_unstable();
+    segments.dedup();
+    assert_eq!(segments.len(), count, "an adapter's rows lie apart");
 }

@@ -40,7 +40,9 @@ pub struct EngineEntry {
     pub kv_dtype: KvDtype,
     /// Reuse prompt beginnings between accounts too.
     pub share_prefixes: bool,
-    /// Weights and attention memory of all loaded models, MiB; 0 = no bound.
+    /// Adapters of a model kept loaded, MiB.
+    pub adapter_cache_mib: usize,
+    /// Weights, attention memory and adapters of all loaded models, MiB; 0 = no bound.
     pub memory_budget_mib: usize,
     /// Seconds after which an unused model is unloaded; 0 = never.
     pub idle_unload_s: u64,
@@ -111,6 +113,7 @@ impl Default for EngineEntry {
             kv_cache_mib: 1024,
             kv_dtype: KvDtype::Bf16,
             share_prefixes: false,
+            adapter_cache_mib: 512,
             memory_budget_mib: 0,
             idle_unload_s: 0,
             padding: true,
@@ -131,6 +134,7 @@ impl EngineEntry {
             ("max_running", self.max_running),
             ("max_step_tokens", self.max_step_tokens),
             ("kv_cache_mib", self.kv_cache_mib),
+            ("adapter_cache_mib", self.adapter_cache_mib),
         ] {
             if value == 0 {
                 say(key, "is 0, at least 1 is needed".to_owned());
@@ -208,6 +212,7 @@ pub struct Engine {
     pub kv_cache_mib: usize,
     pub kv_dtype: KvDtype,
     pub share_prefixes: bool,
+    pub adapter_cache_mib: usize,
     /// 0 = no bound.
     pub memory_budget_mib: usize,
     /// 0 = never.
@@ -266,6 +271,7 @@ impl Engine {
             kv_cache_mib: entry.kv_cache_mib,
             kv_dtype: entry.kv_dtype,
             share_prefixes: entry.share_prefixes,
+            adapter_cache_mib: entry.adapter_cache_mib,
             memory_budget_mib: entry.memory_budget_mib,
             idle_unload_s: entry.idle_unload_s,
             padding: entry.padding,

@@ -186,6 +186,31 @@ pub fn engine(text: &mut String, models: &[(&str, local_inference::Stats)]) {
         ("engine_unloads_total", "Times it was unloaded", |s| {
             s.unloads as f64
         }),
+        (
+            "engine_adapter_hits_total",
+            "Requests whose adapter was there when they came",
+            |s| s.adapter_hits as f64,
+        ),
+        (
+            "engine_adapter_loads_total",
+            "Times an adapter was made ready",
+            |s| s.adapter_loads as f64,
+        ),
+        (
+            "engine_adapter_failures_total",
+            "Times an adapter could not be fetched or loaded",
+            |s| s.adapter_failures as f64,
+        ),
+        (
+            "engine_adapter_evictions_total",
+            "Times an adapter was let go for another",
+            |s| s.adapter_evictions as f64,
+        ),
+        (
+            "engine_adapter_wait_seconds_total",
+            "Time from an adapter's being asked for to its being ready",
+            |s| s.adapter_wait_micros as f64 / 1e6,
+        ),
     ];
     const GAUGES: &[(&str, &str, Read)] = &[
         (
@@ -209,8 +234,16 @@ pub fn engine(text: &mut String, models: &[(&str, local_inference::Stats)]) {
             "Blocks there are; 0 while not loaded",
             |s| s.kv_blocks_total as f64,
         ),
-        ("engine_memory_bytes", "Weights and attention memory", |s| {
-            s.memory_bytes as f64
+        (
+            "engine_memory_bytes",
+            "Weights, attention memory and room for adapters",
+            |s| s.memory_bytes as f64,
+        ),
+        ("engine_adapters", "Adapters that are loaded", |s| {
+            s.adapters as f64
+        }),
+        ("engine_adapter_bytes", "Memory of loaded adapters", |s| {
+            s.adapter_bytes as f64
         }),
     ];
     for (kind, table) in [("counter", COUNTERS), ("gauge", GAUGES)] {

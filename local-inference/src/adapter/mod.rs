@@ -7,6 +7,7 @@
 mod check;
 pub(crate) mod config;
 pub(crate) mod load;
+pub(crate) mod registry;
 pub(crate) mod target;
 pub(crate) mod tensors;
 

@@ -19,16 +19,25 @@ pub(super) fn make_room(
     slot: &Arc<ModelSlot>,
     models: &[Arc<ModelSlot>],
     config: &EngineConfig,
+    has_adapters: bool,
 ) -> Result<Vec<JoinHandle<()>>, EngineError> {
+    let (also, adapter_bytes) = match has_adapters {
+        true => (
+            " and its adapters (`adapter_cache_mib`)",
+            config.adapter_cache_bytes(),
+        ),
+        false => ("", 0),
+    };
     let needed = slot
         .entry
         .weight_bytes(&config.model_dir)
-        .saturating_add(config.kv_cache_bytes() as u64);
+        .saturating_add(config.kv_cache_bytes() as u64)
+        .saturating_add(adapter_bytes as u64);
     let budget = (config.memory_budget_mib as u64).saturating_mul(MIB);
     if budget > 0 {
         if needed > budget {
             return Err(EngineError::Load(format!(
-                "needs up to {} MiB with its attention memory (`kv_cache_mib`), `memory_budget_mib` is {}",
+                "needs up to {} MiB with its attention memory (`kv_cache_mib`){also}, `memory_budget_mib` is {}",
                 needed.div_ceil(MIB),
                 config.memory_budget_mib
             )));

@@ -11,6 +11,7 @@ mod tests;
 pub(crate) use load::{Load, Loaded, load_file};
 pub(crate) use slot::ModelSlot;
 
+use crate::adapter::AdapterSource;
 use crate::catalogue::{self, CatalogueEntry, Task};
 use crate::config::EngineConfig;
 use crate::embed::Encoders;
@@ -28,7 +29,20 @@ pub struct Engine;
 impl Engine {
     /// Never fails and waits for nothing: models named in `preload` begin to load, others with their first request, and one that
     /// cannot load answers its error.
+    /// Requests that name an adapter are refused.
     pub fn start(config: EngineConfig) -> EngineHandle {
+        Engine::start_from(config, None)
+    }
+
+    /// As [`Engine::start`]; requests may name adapters, whose files `adapters` gives.
+    pub fn start_with_adapters(
+        config: EngineConfig,
+        adapters: Arc<dyn AdapterSource>,
+    ) -> EngineHandle {
+        Engine::start_from(config, Some(adapters))
+    }
+
+    fn start_from(config: EngineConfig, adapters: Option<Arc<dyn AdapterSource>>) -> EngineHandle {
         let mut models = Vec::new();
         for id in &config.models {
             match catalogue::find(id) {
@@ -48,7 +62,7 @@ impl Engine {
             let config = config.clone();
             Arc::new(move |entry| load::load_file(entry, &config))
         };
-        let handle = EngineHandle::new(config, models, load);
+        let handle = EngineHandle::new(config, models, load, adapters);
         handle.preload();
         handle
     }
@@ -65,6 +79,7 @@ struct Inner {
     models: Vec<Arc<ModelSlot>>,
     encoders: Encoders,
     load: Load,
+    adapters: Option<Arc<dyn AdapterSource>>,
     /// Held while one model makes room for itself, so that no two take the same room.
     loading: Mutex<()>,
     is_stopping: Arc<AtomicBool>,
@@ -84,13 +99,19 @@ pub struct ModelInfo {
 }
 
 impl EngineHandle {
-    pub(crate) fn new(config: EngineConfig, models: Vec<ModelSlot>, load: Load) -> EngineHandle {
+    pub(crate) fn new(
+        config: EngineConfig,
+        models: Vec<ModelSlot>,
+        load: Load,
+        adapters: Option<Arc<dyn AdapterSource>>,
+    ) -> EngineHandle {
         EngineHandle {
             inner: Arc::new(Inner {
                 encoders: Encoders::new(&config),
                 config,
                 models: models.into_iter().map(Arc::new).collect(),
                 load,
+                adapters,
                 loading: Mutex::new(()),
                 is_stopping: Arc::default(),
             }),
@@ -204,11 +225,13 @@ impl EngineHandle {
             return Ok(state);
         }
         slot.may_try()?;
-        let leaving = budget::make_room(slot, &inner.models, &inner.config)?;
+        let leaving =
+            budget::make_room(slot, &inner.models, &inner.config, inner.adapters.is_some())?;
         let begun = thread::spawn(
             slot,
             leaving,
             Arc::clone(&inner.load),
+            inner.adapters.clone(),
             inner.config.clone(),
             Arc::clone(&inner.is_stopping),
         );

@@ -21,7 +21,7 @@ fn entry(id: &'static str, mib: u64) -> &'static CatalogueEntry {
 
 fn engine(config: EngineConfig, entries: &[&'static CatalogueEntry], load: Load) -> EngineHandle {
     let slots = entries.iter().map(|entry| ModelSlot::new(entry)).collect();
-    EngineHandle::new(config, slots, load)
+    EngineHandle::new(config, slots, load, None)
 }
 
 async fn start(engine: &EngineHandle, model: &str) -> Result<Generation, EngineError> {

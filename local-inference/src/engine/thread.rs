@@ -1,14 +1,17 @@
 //! The thread that owns a loaded model: loads it, warms it up, and takes one step after another.
 
-use super::load::Load;
+use super::load::{Load, Loaded};
 use super::slot::{Loading, ModelSlot};
+use crate::adapter::AdapterSource;
+use crate::adapter::registry::Registry;
 use crate::config::EngineConfig;
 use crate::error::EngineError;
-use crate::front::{Command, ModelFront};
+use crate::front::{Adapters, Command, ModelFront};
+use crate::stats::Counters;
 use crate::step::{Runner, Turn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -16,12 +19,15 @@ use tokio::sync::watch;
 
 /// How often the engine looks whether a paused reader has made room, when it has nothing else to do.
 const PAUSE_POLL: Duration = Duration::from_millis(2);
+/// How often it looks whether a caller has left, while all wait for adapters. It is woken when an adapter is there.
+const ADAPTER_POLL: Duration = Duration::from_millis(50);
 
 /// Starts the thread of `slot`'s model once the threads that are `leaving` have given their memory back.
 pub(super) fn spawn(
     slot: &Arc<ModelSlot>,
     leaving: Vec<JoinHandle<()>>,
     load: Load,
+    source: Option<Arc<dyn AdapterSource>>,
     config: EngineConfig,
     is_stopping: Arc<AtomicBool>,
 ) -> Result<Loading, EngineError> {
@@ -43,6 +49,11 @@ pub(super) fn spawn(
             let loaded = catch_unwind(AssertUnwindSafe(|| {
                 let loaded = load(entry)?;
                 let (inbox, commands) = channel();
+                let adapters = adapters(&loaded, source, &config, &inbox, &counters);
+                // As much as they may come to take.
+                let adapter_bytes = adapters
+                    .as_ref()
+                    .map_or(0, |_| config.adapter_cache_bytes());
                 let tokenizer = Arc::new(loaded.tokenizer);
                 let (mut runner, window) = Runner::new(
                     loaded.model,
@@ -53,8 +64,9 @@ pub(super) fn spawn(
                 );
                 runner.warm_up();
                 let usual = entry.max_tokens as usize;
-                let front = ModelFront::new(tokenizer, loaded.template, window, usual, inbox);
-                let bytes = loaded.weight_bytes + runner.kv_bytes();
+                let template = loaded.template;
+                let front = ModelFront::new(tokenizer, template, window, usual, adapters, inbox);
+                let bytes = loaded.weight_bytes + runner.kv_bytes() + adapter_bytes;
                 Ok((Arc::new(front), runner, commands, bytes))
             }));
             let loaded =
@@ -102,12 +114,8 @@ fn run(
     loop {
         let mut command = match last {
             Turn::Idle => wait(commands, slot, idle_unload),
-            Turn::Paused => commands
-                .recv_timeout(PAUSE_POLL)
-                .map_err(|error| match error {
-                    RecvTimeoutError::Timeout => TryRecvError::Empty,
-                    RecvTimeoutError::Disconnected => TryRecvError::Disconnected,
-                }),
+            Turn::Paused => wait_for(commands, PAUSE_POLL),
+            Turn::Waiting => wait_for(commands, ADAPTER_POLL),
             Turn::Worked => commands.try_recv(),
         };
         while let Ok(received) = command {
@@ -134,6 +142,39 @@ fn run(
             return;
         }
     }
+}
+
+fn adapters(
+    loaded: &Loaded,
+    source: Option<Arc<dyn AdapterSource>>,
+    config: &EngineConfig,
+    inbox: &Sender<Command>,
+    counters: &Arc<Counters>,
+) -> Adapters {
+    let source = source.ok_or("no adapters are configured here")?;
+    let loader = loaded.model.adapter_loader();
+    let loader = loader.ok_or("this model takes no adapters")?;
+    let inbox = inbox.clone();
+    let wake = Box::new(move || {
+        // A thread that ended already needs no waking.
+        let _ = inbox.send(Command::Wake);
+    });
+    let capacity = config.adapter_cache_bytes();
+    Ok(Registry::new(
+        source,
+        loader,
+        capacity,
+        wake,
+        Arc::clone(counters),
+    ))
+}
+
+fn wait_for(commands: &Receiver<Command>, patience: Duration) -> Result<Command, TryRecvError> {
+    let command = commands.recv_timeout(patience);
+    command.map_err(|error| match error {
+        RecvTimeoutError::Timeout => TryRecvError::Empty,
+        RecvTimeoutError::Disconnected => TryRecvError::Disconnected,
+    })
 }
 
 /// Nothing to do: waits for a command, and lets the model go when none comes for so long.

@@ -2,11 +2,13 @@
 //!
 //! Between tenants by deficit round-robin: each in turn earns a quantum of positions and spends on a sequence the most
 //! positions it may fill, so a tenant with many or long requests does not crowd out one with few. Within a
-//! tenant by order of arrival. A sequence that cannot start yet (its beginning is being computed by another, its blocks do not
-//! fit, it is not ready) is passed over; after [`MAX_SKIPS`] turns in which others were let in before it,
-//! one place and its blocks are held for it. Only a paused reader earns no such claim: it can wait for itself.
+//! tenant its adapters take turns, a sequence each (the base alone counts as one), and an adapter's go by order of arrival. A
+//! sequence that cannot start yet (its beginning is being computed by another, its blocks do not fit, it is not
+//! ready) is passed over; after [`MAX_SKIPS`] turns in which others were let in before it, one place and its blocks are held for it.
+//! One that waits for its adapter or its reader earns no such claim: a fetch or a reader that is slow keeps nobody else waiting.
 
 use super::{Entry, Readiness, Scheduler};
+use crate::adapter::AdapterHash;
 use crate::kv::{Kv, Owner};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -25,6 +27,8 @@ struct Tenant<S> {
     /// Positions earned and not spent. A tenant with nobody waiting is forgotten, and its deficit with it.
     deficit: usize,
     queue: VecDeque<Entry<S>>,
+    /// The adapters of those in the queue, each once; whose turn it is first.
+    turns: VecDeque<Option<AdapterHash>>,
 }
 
 /// What is held for a sequence that was passed over too often.
@@ -44,13 +48,20 @@ impl<S> Default for Waiting<S> {
 
 impl<S> Waiting<S> {
     pub(super) fn push_back(&mut self, entry: Entry<S>) {
-        self.tenant(&entry.tenant).queue.push_back(entry);
+        let tenant = self.tenant(&entry.tenant);
+        if !tenant.turns.contains(&entry.adapter) {
+            tenant.turns.push_back(entry.adapter);
+        }
+        tenant.queue.push_back(entry);
     }
 
     /// At the head of all.
     pub(super) fn push_front(&mut self, entry: Entry<S>) {
         let name = Arc::clone(&entry.tenant);
-        self.tenant(&name).queue.push_front(entry);
+        let tenant = self.tenant(&name);
+        tenant.turns.retain(|adapter| *adapter != entry.adapter);
+        tenant.turns.push_front(entry.adapter);
+        tenant.queue.push_front(entry);
         let index = self.tenants.iter().position(|tenant| tenant.name == name);
         if let Some(tenant) = index.and_then(|index| self.tenants.remove(index)) {
             self.tenants.push_front(tenant);
@@ -68,6 +79,8 @@ impl<S> Waiting<S> {
                     gone.extend(tenant.queue.remove(index).map(|entry| entry.sequence));
                 }
             }
+            let Tenant { queue, turns, .. } = tenant;
+            turns.retain(|adapter| queue.iter().any(|entry| entry.adapter == *adapter));
         }
         self.tenants.retain(|tenant| !tenant.queue.is_empty());
     }
@@ -80,6 +93,7 @@ impl<S> Waiting<S> {
                 name: Arc::clone(name),
                 deficit: 0,
                 queue: VecDeque::new(),
+                turns: VecDeque::new(),
             });
             self.tenants.len() - 1
         });
@@ -93,7 +107,7 @@ impl<S> Waiting<S> {
     /// The oldest of those passed over too often. One at a time: more would leave places empty.
     fn reservation(&mut self) -> Option<Reservation> {
         self.entries()
-            .filter(|entry| entry.skips >= MAX_SKIPS)
+            .filter(|entry| entry.skips >= MAX_SKIPS && entry.is_ready())
             .min_by_key(|entry| entry.owner)
             .map(|entry| Reservation {
                 owner: entry.owner,
@@ -107,8 +121,7 @@ impl<S> Waiting<S> {
         let mut exhausted = 0;
         while exhausted < self.tenants.len() {
             let tenant = self.tenants.front_mut()?;
-            let found = tenant.queue.iter().position(|entry| !entry.was_passed_over);
-            let Some(index) = found else {
+            let Some(index) = tenant.next() else {
                 exhausted += 1;
                 self.tenants.rotate_left(1);
                 continue;
@@ -132,10 +145,25 @@ impl<S> Waiting<S> {
         let tenant = self.tenants.front_mut()?;
         let entry = tenant.queue.remove(index)?;
         tenant.deficit = tenant.deficit.saturating_sub(entry.cost());
+        tenant.turns.retain(|adapter| *adapter != entry.adapter);
+        let mut left = tenant.queue.iter();
+        if left.any(|other| other.adapter == entry.adapter) {
+            tenant.turns.push_back(entry.adapter);
+        }
         if tenant.queue.is_empty() {
             self.tenants.pop_front();
         }
         Some(entry)
+    }
+}
+
+impl<S> Tenant<S> {
+    /// The place of the oldest, of the adapter whose turn it is, that was not passed over.
+    fn next(&self) -> Option<usize> {
+        self.turns.iter().find_map(|adapter| {
+            let mut queue = self.queue.iter();
+            queue.position(|entry| entry.adapter == *adapter && !entry.was_passed_over)
+        })
     }
 }
 
@@ -178,8 +206,7 @@ impl<S> Scheduler<S> {
             admitted += 1;
         }
         for entry in self.waiting.entries() {
-            let is_paused = entry.readiness == Readiness::Paused;
-            entry.skips += u32::from(entry.was_passed_over && !is_paused && admitted > 0);
+            entry.skips += u32::from(entry.was_passed_over && entry.is_ready() && admitted > 0);
             entry.was_passed_over = false;
         }
         admitted

@@ -20,6 +20,7 @@ mod tests;
 
 pub(crate) use cost::CostModel;
 
+use crate::adapter::AdapterHash;
 use crate::kv::{BlockTable, Kv, Owner};
 use crate::request::Priority;
 use admission::Waiting;
@@ -32,11 +33,7 @@ pub(crate) const MIN_PROMPT_TOKENS: usize = 16;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Readiness {
     Ready,
-    /// Something it needs is on its way; others go first, but not for ever.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for adapters that are still being loaded")
-    )]
+    /// Its adapter is on its way; others go first, and no place is held for it until then. Only of waiting ones.
     NotYet,
     /// Its reader has no room for what a step may bring. A running one keeps its place and costs nothing.
     Paused,
@@ -63,6 +60,7 @@ pub(crate) struct Entry<S> {
     /// Order of arrival, and its name in the attention memory.
     pub owner: Owner,
     tenant: Arc<str>,
+    adapter: Option<AdapterHash>,
     priority: Priority,
     /// The most positions it will fill: what it counts for among tenants.
     max_positions: usize,
@@ -76,6 +74,8 @@ pub(crate) struct Entry<S> {
 pub(crate) struct Arrival<S> {
     pub sequence: S,
     pub tenant: Arc<str>,
+    /// A tenant's adapters take turns.
+    pub adapter: Option<AdapterHash>,
     pub priority: Priority,
     pub known: usize,
     pub max_positions: usize,
@@ -149,6 +149,7 @@ impl<S> Scheduler<S> {
             table: arrival.table,
             owner: self.next_owner,
             tenant: arrival.tenant,
+            adapter: arrival.adapter,
             priority: arrival.priority,
             max_positions: arrival.max_positions,
             readiness: Readiness::Ready,

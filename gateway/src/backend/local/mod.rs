@@ -133,6 +133,7 @@ impl Local {
                 config::KvDtype::Bf16 => KvDtype::Bf16,
             },
             share_prefixes: config.share_prefixes,
+            adapter_cache_mib: config.adapter_cache_mib,
             memory_budget_mib: config.memory_budget_mib,
             idle_unload_s: config.idle_unload_s,
         });
