@@ -10,6 +10,7 @@
 
 use super::MAX_RANK;
 use crate::cpu::huge::Buffer;
+use crate::cpu::lanes::prefetch;
 use crate::cpu::pack::{Bf16Pairs, F32Row, TILE_COLUMNS};
 use crate::error::KernelError;
 use half::bf16;
@@ -159,6 +160,31 @@ impl LoraMatrix {
     /// The rank rounded up to its class.
     pub(crate) fn class(&self) -> usize {
         rank_class(self.rank)
+    }
+
+    /// Asks for the first lines that [`super::shrink`] will read.
+    pub(crate) fn prefetch_a(&self) {
+        const LINES: usize = 6 * TILE_RANKS;
+        match &self.packed {
+            Packed::F32 { a, .. } => a.iter().take(LINES).for_each(|line| prefetch(line)),
+            Packed::Bf16 { a, .. } => a.iter().take(LINES).for_each(|line| prefetch(line)),
+        }
+    }
+
+    /// Asks for the lines of one column group.
+    pub(crate) fn prefetch_b(&self, group: usize) {
+        let class = self.class();
+        match &self.packed {
+            Packed::F32 { b, .. } => b[group * class..][..class]
+                .iter()
+                .for_each(|line| prefetch(line)),
+            Packed::Bf16 { b, .. } => {
+                let pairs = class / 2;
+                b[group * pairs..][..pairs]
+                    .iter()
+                    .for_each(|line| prefetch(line));
+            }
+        }
     }
 
     pub(crate) fn packed(&self) -> &Packed {

@@ -89,6 +89,30 @@ impl<'a> Adapters<'a> {
         row * self.width + self.offsets[part]
     }
 
+    /// Asks for what [`shrink`] will read first for `rows`, while they are prepared.
+    pub(crate) fn prefetch_shrink(&self, rows: &Range<usize>) {
+        for run in self.from(rows.start) {
+            if run.rows.start >= rows.end {
+                return;
+            }
+            for lora in run.parts.iter().flatten() {
+                lora.prefetch_a();
+            }
+        }
+    }
+
+    /// Asks for what [`expand`] will read of column group `group` for `rows`, a tile of the weights ahead.
+    pub(crate) fn prefetch_expand(&self, part: usize, rows: &Range<usize>, group: usize) {
+        for run in self.from(rows.start) {
+            if run.rows.start >= rows.end {
+                return;
+            }
+            if let Some(lora) = run.parts[part] {
+                lora.prefetch_b(group);
+            }
+        }
+    }
+
     /// The runs from the one that holds `row`, or the first after it, on.
     pub(crate) fn from(&self, row: usize) -> &'a [LoraRun<'a>] {
         let first = self.runs.partition_point(|run| run.rows.end <= row);

@@ -3,11 +3,13 @@
 use super::LoraMatrix;
 use super::matrix::{Packed, TILE_RANKS};
 use crate::Level;
-use crate::cpu::lanes::{LANES, Lanes, at_level};
+use crate::cpu::lanes::{LANES, Lanes, at_level, prefetch};
 use crate::cpu::pack::{Bf16Pairs, F32Row};
 
 /// bf16 values of a line.
 const PAIRS: usize = 2 * LANES;
+/// Chunks of eight lines ahead of the one at work that are called into the cache.
+const AHEAD: usize = 6;
 
 /// Prepared rows, one after the other.
 #[derive(Clone, Copy)]
@@ -88,6 +90,9 @@ fn f32_tile<V: Lanes, const RANKS: usize, const ROWS: usize>(
     }
     let whole = k / LANES;
     for (chunk, lines) in a.iter().enumerate() {
+        if first == 0 {
+            ahead(lines);
+        }
         let mut values = [V::splat(0.0); ROWS];
         for r in 0..ROWS {
             values[r] = V::load(if chunk < whole {
@@ -150,6 +155,9 @@ fn bf16_tile<V: Lanes, const RANKS: usize, const ROWS: usize>(
     }
     let whole = width / PAIRS;
     for (chunk, lines) in a.iter().enumerate() {
+        if first == 0 {
+            ahead(lines);
+        }
         let mut pairs = [[0u32; LANES]; ROWS];
         let mut values = [(V::splat(0.0), V::splat(0.0)); ROWS];
         for r in 0..ROWS {
@@ -194,6 +202,15 @@ fn store<V: Lanes, const RANKS: usize, const ROWS: usize>(
     }
 }
 
+/// Past the end it asks for what lies there, of no use but for nothing.
+#[inline(always)]
+fn ahead<L>(lines: &[L; TILE_RANKS]) {
+    let start = lines.as_ptr().wrapping_add(AHEAD * TILE_RANKS);
+    for line in 0..TILE_RANKS {
+        prefetch(start.wrapping_add(line));
+    }
+}
+
 /// Neighbours together, the first of two in the low half.
 #[inline(always)]
 fn words(values: &[u16; PAIRS]) -> [u32; LANES] {
@@ -204,4 +221,47 @@ fn words(values: &[u16; PAIRS]) -> [u32; LANES] {
     }
     // SAFETY: the same 64 bytes, in which the first of two is the low half.
     unsafe { values.as_ptr().cast::<[u32; LANES]>().read_unaligned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::LoraDtype;
+    use half::bf16;
+
+    /// On a machine with the instruction the dispatch never comes to the loops for those without.
+    #[test]
+    fn bf16_rows_without_the_instruction_shrink_to_the_same() {
+        for (rank, k) in [(3, 1), (8, 31), (13, 70), (40, 96), (70, 576)] {
+            let wave = |count: usize, step: f32| -> Vec<f32> {
+                (0..count).map(|i| (i as f32 * step).sin()).collect()
+            };
+            let (a, b) = (wave(rank * k, 0.7), wave(rank, 1.3));
+            let lora = LoraMatrix::pack(rank, k, 1, &a, &b, 1.0, LoraDtype::Bf16).expect("fits");
+            let Packed::Bf16 { a, .. } = lora.packed() else {
+                unreachable!("packed as asked")
+            };
+            let (rows, width) = (3, k.next_multiple_of(2));
+            let mut x = vec![0u16; rows * width];
+            for (x, values) in x.chunks_exact_mut(width).zip(wave(rows * k, 0.3).chunks(k)) {
+                for (x, value) in x.iter_mut().zip(values) {
+                    *x = bf16::from_f32(*value).to_bits();
+                }
+            }
+            let class = lora.class();
+            for level in crate::dispatch::levels() {
+                let mut found = vec![f32::NAN; rows * class];
+                bf16_at(level, &x, k, a, &mut found, class);
+                let mut expected = vec![f32::NAN; rows * class];
+                shrink(level, Rows::Bf16(&x), &lora, &mut expected, class);
+                for (found, expected) in found.iter().zip(&expected) {
+                    let size = (k as f32).sqrt();
+                    assert!(
+                        (found - expected).abs() <= 2e-6 * size,
+                        "{level:?} rank {rank} of {k}: {found} {expected}"
+                    );
+                }
+            }
+        }
+    }
 }

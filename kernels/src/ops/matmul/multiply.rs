@@ -111,6 +111,9 @@ struct Place<'a> {
 /// The rows of `rows` times one group of 16 columns.
 fn column_group(level: Level, x: &Prepared<'_>, rows: std::ops::Range<usize>, place: &Place<'_>) {
     let matrix = place.part.matrix;
+    if let Some((adapters, part)) = place.adapters {
+        adapters.prefetch_expand(part, &rows, place.group);
+    }
     let mut row = rows.start;
     while row < rows.end {
         let mut sums = [[0.0f32; TILE_COLUMNS]; MAX_ROWS];

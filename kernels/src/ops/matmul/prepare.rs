@@ -14,7 +14,6 @@ use crate::cpu::lanes::{LANES, Lanes, at_level};
 use crate::cpu::pack::TILE_K;
 use crate::cpu::pool::{Disjoint, Pool};
 use crate::ops::lora::{self, Adapters, LoraDtype};
-use half::bf16;
 use std::ops::Range;
 
 /// Rows of a pass at most.
@@ -225,6 +224,9 @@ fn fill(level: crate::Level, pool: &Pool, input: Input<'_>, k: usize, targets: &
     }
     pool.run(rows.div_ceil(per_item), &|item| {
         let rows = item * per_item..((item + 1) * per_item).min(rows);
+        if let Some((adapters, _)) = &targets.shrunk {
+            adapters.prefetch_shrink(&rows);
+        }
         for row in rows.clone() {
             fill_row(level, input, k, row, targets);
         }
@@ -315,10 +317,20 @@ fn fill_row_body<V: Lanes>(input: Input<'_>, k: usize, row: usize, targets: &Tar
             // SAFETY: as above; the last chunk of an odd row takes its padding along.
             let out = unsafe { target.slice(row * width + start, TILE_K.min(width - start)) };
             for (out, value) in out.iter_mut().zip(chunk) {
-                *out = bf16::from_f32(*value).to_bits();
+                *out = bf16_bits(*value);
             }
         }
     }
+}
+
+/// Rounded, ties to even: without a branch, for loops to be widened.
+#[inline(always)]
+fn bf16_bits(value: f32) -> u16 {
+    let bits = value.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+    // Not a number stays one: rounding could carry it over into infinity or a sign.
+    let quiet = bits >> 16 | 0x40;
+    (if value.is_nan() { quiet } else { rounded }) as u16
 }
 
 /// Scales 32 values to 127 and rounds them, ties to even.
@@ -340,5 +352,21 @@ fn quantize<V: Lanes>(values: (V, V), quants: &mut [i8]) -> Factor {
         scale,
         sum: scale * first.wrapping_add(last) as f32,
         shift: [first.wrapping_mul(-8), last.wrapping_mul(-8)],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bf16_bits;
+
+    #[test]
+    fn rounding_to_bf16_is_the_librarys() {
+        let rounded = |bits: u32| half::bf16::from_f32(f32::from_bits(bits)).to_bits();
+        for high in 0..=0xffff_u32 {
+            for low in [0, 1, 0x7fff, 0x8000, 0x8001, 0xffff] {
+                let bits = high << 16 | low;
+                assert_eq!(bf16_bits(f32::from_bits(bits)), rounded(bits), "{bits:#x}");
+            }
+        }
     }
 }
