@@ -47,7 +47,7 @@ mod weights;
 
 pub use adapter::{
     AdapterError, AdapterFiles, AdapterHash, AdapterLimits, AdapterRef, AdapterSource,
-    AdapterSummary,
+    AdapterSummary, merge_adapter,
 };
 pub use catalogue::CatalogueEntry;
 pub use config::{BackendKind, EngineConfig, KvDtype};

@@ -58,5 +58,6 @@ fn check(
 fn targets(base: &Path) -> Result<Targets, EngineError> {
     let load = |error: &dyn std::fmt::Display| EngineError::Load(error.to_string());
     let files = ModelFiles::open(base).map_err(|error| load(&error))?;
-    model::targets(&files).map_err(|error| load(&error))
+    let (targets, _) = model::targets(&files).map_err(|error| load(&error))?;
+    Ok(targets)
 }

@@ -7,9 +7,12 @@
 mod check;
 pub(crate) mod config;
 pub(crate) mod load;
+mod merge;
 pub(crate) mod registry;
 pub(crate) mod target;
 pub(crate) mod tensors;
+
+pub use merge::merge_adapter;
 
 use crate::error::EngineError;
 use std::any::Any;

@@ -83,10 +83,11 @@ pub(crate) fn window(files: &ModelFiles) -> Result<Option<usize>, LoadError> {
     header::Header::read(files)?.size(WINDOW)
 }
 
-/// What of the model an adapter may change.
-pub(crate) fn targets(files: &ModelFiles) -> Result<Targets, LoadError> {
+/// What of the model an adapter may change, and what Transformers calls its tensors.
+pub(crate) fn targets(files: &ModelFiles) -> Result<(Targets, &'static names::Names), LoadError> {
     let described = families::read(files)?;
-    Ok(Targets::new(&described.spec, described.original_names))
+    let names = described.original_names;
+    Ok((Targets::new(&described.spec, names), names))
 }
 
 /// Packs the weights of `files`, which are not needed afterwards.

@@ -81,7 +81,7 @@ impl Folder {
         })
     }
 
-    pub(super) fn tensor(&self, name: &str) -> Result<RawTensor<'_>, WeightsError> {
+    pub(crate) fn tensor(&self, name: &str) -> Result<RawTensor<'_>, WeightsError> {
         let view = self.view(name)?;
         let kind = match view.dtype {
             Dtype::F32 => WeightKind::F32,

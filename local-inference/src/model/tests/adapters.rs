@@ -131,6 +131,33 @@ fn on_candle_too() {
     }
 }
 
+#[test]
+fn merged_into_the_base_they_answer_the_same() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (base, name) in [
+        ("llama32", "llama32_linear"),
+        ("llama32", "llama32_stabilised"),
+        ("falcon", "falcon_linear"),
+        ("gemma2", "gemma2_linear"),
+    ] {
+        let (base_path, out) = (super::folder().join(base), folder.path().join(name));
+        let changed = crate::merge_adapter(&base_path, &files(name), &out);
+        assert!(changed.expect("a base of plain numbers") > 3);
+        let mut model = load_path(&out, KvDtype::F32);
+        check_with(&mut *model, name, &format!("{name} merged"), None);
+        let again = crate::merge_adapter(&base_path, &files(name), &out);
+        assert!(
+            again
+                .expect_err("it is there")
+                .to_string()
+                .contains("there already")
+        );
+    }
+    let gguf = super::folder().join("llama32.gguf");
+    let error = crate::merge_adapter(&gguf, &files("llama32_linear"), &folder.path().join("x"));
+    assert!(error.expect_err("a GGUF base").to_string().contains("GGUF"));
+}
+
 /// Blocks of each of ten sequences in one memory.
 fn own_blocks(sequence: usize) -> Vec<u32> {
     (0..4).map(|block| (block * 10 + sequence) as u32).collect()
@@ -209,7 +236,7 @@ fn in_one_batch_on_candle_too() {
 fn what_an_adapter_is_is_told_and_limits_hold() {
     let targets = |base: &str| {
         let files = ModelFiles::open(&folder().join(base)).expect("a fixture");
-        super::super::targets(&files).expect("a decoder")
+        super::super::targets(&files).expect("a decoder").0
     };
     let check = |name: &str, base: &str, limits: AdapterLimits| {
         let (files, targets) = (files(name), targets(base));
