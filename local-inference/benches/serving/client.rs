@@ -1,7 +1,7 @@
 //! One streamed completion over a connection of its own.
 
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
 pub struct Answer {
@@ -70,16 +70,50 @@ pub fn prompt(seed: u64, tokens: usize) -> String {
     text
 }
 
+/// A request whose answer is read whole.
+///
+/// # Panics
+/// When it is refused.
+pub async fn post(address: &str, path: &str, content_type: &str, body: &[u8]) -> serde_json::Value {
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: {content_type}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        body.len()
+    );
+    let mut stream = TcpStream::connect(address)
+        .await
+        .expect("the server listens");
+    stream.write_all(head.as_bytes()).await.expect("it reads");
+    stream.write_all(body).await.expect("it reads");
+    let mut answer = String::new();
+    stream
+        .read_to_string(&mut answer)
+        .await
+        .expect("a readable answer");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let (_, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+    serde_json::from_str(body).unwrap_or_default()
+}
+
+/// Who is asked for what.
+#[derive(Clone)]
+pub struct Target {
+    pub address: String,
+    pub path: String,
+    pub model: String,
+    /// How this server is told of an adapter.
+    pub lora: Option<serde_json::Value>,
+}
+
 /// # Panics
 /// When the server does not answer with a whole stream: a figure from a broken run is worth nothing.
-pub async fn ask(
-    address: &str,
-    path: &str,
-    model: &str,
-    prompt: &str,
-    max_tokens: usize,
-) -> Answer {
-    let body = serde_json::json!({
+pub async fn ask(target: &Target, prompt: &str, max_tokens: usize) -> Answer {
+    let Target {
+        address,
+        path,
+        model,
+        lora,
+    } = target;
+    let mut body = serde_json::json!({
         "model": model,
         "prompt": prompt,
         "max_tokens": max_tokens,
@@ -88,8 +122,11 @@ pub async fn ask(
         "stream_options": {"include_usage": true},
         "ignore_eos": true,
         "cache_prompt": false,
-    })
-    .to_string();
+    });
+    if let Some(lora) = lora {
+        body["lora"] = lora.clone();
+    }
+    let body = body.to_string();
     let request = format!(
         "POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
         body.len()

@@ -1,5 +1,7 @@
 //! The two servers as child processes.
 
+use crate::adapters::Adapter;
+use crate::client::{Target, post};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -8,12 +10,13 @@ use std::time::Duration;
 pub const KV_CACHE_MIB: usize = 128;
 
 const MODEL: &str = "@bench/model";
+const AI: &str = "/client/v4/accounts/default/ai";
 
 pub struct Server {
     child: Child,
-    pub address: String,
-    pub path: String,
-    pub model: String,
+    pub target: Target,
+    /// What its requests put into `lora` for adapter 0, 1, and so on.
+    pub loras: Vec<serde_json::Value>,
     _folder: tempfile::TempDir,
 }
 
@@ -78,14 +81,54 @@ impl Server {
             });
         Server {
             child,
-            address: format!("127.0.0.1:{listen}"),
-            path: "/client/v4/accounts/default/ai/v1/completions".to_owned(),
-            model: MODEL.to_owned(),
+            target: Target {
+                address: format!("127.0.0.1:{listen}"),
+                path: format!("{AI}/v1/completions"),
+                model: MODEL.to_owned(),
+                lora: None,
+            },
+            loras: Vec::new(),
             _folder: folder,
         }
     }
 
-    pub fn llama(binary: &Path, model: &Path, threads: usize) -> Server {
+    /// Gives it the adapters, as any client would.
+    pub async fn upload(&mut self, adapters: &[Adapter]) {
+        for (index, adapter) in adapters.iter().enumerate() {
+            let name = format!("bench-{index}");
+            let body = serde_json::json!({"model": MODEL, "name": name}).to_string();
+            let path = format!("{AI}/finetunes");
+            let address = &self.target.address;
+            post(address, &path, "application/json", body.as_bytes()).await;
+            for (file, from) in [
+                ("adapter_config.json", &adapter.config),
+                ("adapter_model.safetensors", &adapter.weights),
+            ] {
+                const BOUNDARY: &str = "5f0a8d1c";
+                let part = |name: &str| {
+                    format!("--{BOUNDARY}\r\ncontent-disposition: form-data; name=\"{name}\"")
+                };
+                let mut body = format!(
+                    "{}\r\n\r\n{file}\r\n{}; filename=\"blob\"\r\n\r\n",
+                    part("file_name"),
+                    part("file")
+                )
+                .into_bytes();
+                body.extend(std::fs::read(from).expect("it was just written"));
+                body.extend(format!("\r\n--{BOUNDARY}--\r\n").as_bytes());
+                let path = format!("{AI}/finetunes/{name}/finetune-assets");
+                let kind = format!("multipart/form-data; boundary={BOUNDARY}");
+                post(address, &path, &kind, &body).await;
+            }
+            self.loras.push(serde_json::json!(name));
+        }
+    }
+
+    pub fn llama(binary: &Path, model: &Path, threads: usize, adapters: &[Adapter]) -> Server {
+        let loras = adapters.iter().flat_map(|adapter| {
+            let file = adapter.gguf.as_os_str();
+            [std::ffi::OsStr::new("--lora"), file]
+        });
         let port = free_port();
         let count = threads.to_string();
         let child = Command::new(binary)
@@ -100,15 +143,23 @@ impl Server {
             .args(["--threads", &count, "--threads-batch", &count, "--no-webui"])
             .arg("--model")
             .arg(model)
+            .args(loras)
+            .args((!adapters.is_empty()).then_some("--lora-init-without-apply"))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .unwrap_or_else(|error| panic!("{}: {error}", binary.display()));
         Server {
             child,
-            address: format!("127.0.0.1:{port}"),
-            path: "/v1/completions".to_owned(),
-            model: "model".to_owned(),
+            target: Target {
+                address: format!("127.0.0.1:{port}"),
+                path: "/v1/completions".to_owned(),
+                model: "model".to_owned(),
+                lora: None,
+            },
+            loras: (0..adapters.len())
+                .map(|id| serde_json::json!([{"id": id, "scale": 1.0}]))
+                .collect(),
             _folder: tempfile::tempdir().expect("a folder"),
         }
     }
@@ -118,10 +169,10 @@ impl Server {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let request = format!(
             "GET /health HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n",
-            self.address
+            self.target.address
         );
         for _ in 0..600 {
-            if let Ok(mut stream) = tokio::net::TcpStream::connect(&self.address).await {
+            if let Ok(mut stream) = tokio::net::TcpStream::connect(&self.target.address).await {
                 let mut answer = Vec::new();
                 let asked = stream.write_all(request.as_bytes()).await;
                 let read = stream.read_to_end(&mut answer).await;
@@ -132,7 +183,7 @@ impl Server {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        panic!("no server at {} after a minute", self.address);
+        panic!("no server at {} after a minute", self.target.address);
     }
 
     /// CPU time of all threads that are still there. The servers' threads live as long as they do.
