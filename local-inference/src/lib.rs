@@ -33,7 +33,6 @@ mod kv;
 mod model;
 mod outbox;
 mod perplexity;
-#[allow(dead_code, reason = "models in folders come with the next step")]
 mod prompt;
 mod request;
 mod sample;

@@ -26,7 +26,6 @@ pub(crate) struct Decoder<B: Backend> {
     /// `None`: the embedding serves as head too.
     head: Option<Projection<B>>,
     ropes: Vec<B::Rope>,
-    #[allow(dead_code, reason = "requests name adapters from the next step on")]
     adapters: Arc<AdapterMaker<B>>,
     buffers: Buffers<B>,
 }

@@ -39,7 +39,6 @@ pub(crate) trait CausalModel: Send {
         0
     }
     /// What makes adapters for this model; `None`: it takes none.
-    #[allow(dead_code, reason = "requests name adapters from the next step on")]
     fn adapter_loader(&self) -> Option<Arc<dyn AdapterLoader>> {
         None
     }

@@ -208,21 +208,6 @@ impl Tokenizer {
         self.is_special(id).then_some(id)
     }
 
-    /// The tokens that end an answer, in the order of their ids.
-    pub(crate) fn end_tokens(&self) -> &[u32] {
-        &self.end_tokens
-    }
-
-    /// The token texts begin with, whether or not prompts get it.
-    pub(crate) fn bos(&self) -> Option<u32> {
-        self.begin.id
-    }
-
-    /// The token texts end with.
-    pub(crate) fn eos(&self) -> Option<u32> {
-        self.end.id
-    }
-
     /// How templates write the begin token; empty where there is none.
     pub(crate) fn bos_text(&self) -> &str {
         &self.begin.text

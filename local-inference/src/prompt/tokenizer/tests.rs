@@ -76,11 +76,11 @@ fn smollm2_texts_become_the_ids_it_was_trained_with() {
         "def f(x):\n    return x**2\n",
         &[1604, 275, 24, 104, 727, 472, 1003, 1792, 828, 34, 198],
     );
-    assert_eq!(tokenizer.end_tokens(), [0, 2]);
+    assert_eq!(tokenizer.end_tokens, [0, 2]);
     assert!(tokenizer.is_end(2) && !tokenizer.is_end(1));
     assert!(tokenizer.is_special(1) && !tokenizer.is_special(4093));
     assert_eq!(
-        (tokenizer.bos(), tokenizer.eos_text()),
+        (tokenizer.begin.id, tokenizer.eos_text()),
         (Some(1), "<|im_end|>")
     );
 }
@@ -203,12 +203,12 @@ fn a_sentencepiece_vocabulary_is_joined_by_score() {
         prompt("<s>the dog</s> says"),
         tokenizer.encode("<s>the dog</s> says")
     );
-    assert_eq!((tokenizer.bos(), tokenizer.eos()), (Some(1), Some(2)));
+    assert_eq!((tokenizer.begin.id, tokenizer.end.id), (Some(1), Some(2)));
     assert_eq!(
         (tokenizer.bos_text(), tokenizer.eos_text()),
         ("<s>", "</s>")
     );
-    assert_eq!(tokenizer.end_tokens(), [2]);
+    assert_eq!(tokenizer.end_tokens, [2]);
     let special: Vec<u32> = (0..500).filter(|id| tokenizer.is_special(*id)).collect();
     let outside: Vec<u32> = (tokenizer.vocabulary() as u32..500).collect();
     assert_eq!(special, [vec![0, 1, 2], outside].concat());
@@ -350,8 +350,8 @@ fn a_folders_tokenizer_gives_the_ids_transformers_does() {
         Ok([&[340], expected[0].1].concat())
     );
     assert!(!bytes.has_space_prefix());
-    assert_eq!(bytes.end_tokens(), [341, 342]);
-    assert_eq!((bytes.bos(), bytes.eos_text()), (Some(340), "<|eot_id|>"));
+    assert_eq!(bytes.end_tokens, [341, 342]);
+    assert_eq!((bytes.begin.id, bytes.eos_text()), (Some(340), "<|eot_id|>"));
     assert_eq!(bytes.token_bytes(340), b"");
     assert_eq!(bytes.control_token("<|python_tag|>"), Some(343));
     assert_eq!(bytes.control_token("<tool_call>"), None);
