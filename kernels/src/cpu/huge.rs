@@ -2,14 +2,16 @@
 //!
 //! A step reads every weight once, so with pages of 4 KiB it pays a translation for each 64 lines: here, on a virtual machine
 //! of two cores, 27 GB/s were read that way and 39 GB/s from pages of 2 MiB. Matrices are smaller than such a page, so they
-//! share slabs; a slab goes back to the system with the last matrix in it. Where large pages are not to be had, nothing
+//! share slabs; a slab goes back to the system with the last matrix in it. Adapters come and go, so theirs are as small as a
+//! page: one that is gone leaves behind at most the two it shared with its neighbours. Where large pages are not to be had, nothing
 //! but speed is lost.
 
+use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-/// Bytes of a shared slab; what needs more than a fourth gets its own.
+/// Bytes of a slab that weights share; what needs more than a fourth gets its own.
 const SLAB_BYTES: usize = 32 << 20;
 /// Of slabs: the size of a large page on x86-64 and most others.
 const PAGE_BYTES: usize = 2 << 20;
@@ -38,11 +40,21 @@ unsafe impl<T: Sync> Sync for Buffer<T> {}
 impl<T: Plain> Buffer<T> {
     /// `len` values of zero bytes.
     pub(crate) fn zeroed(len: usize) -> Buffer<T> {
+        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        Buffer::placed(len, &mut open, SLAB_BYTES)
+    }
+
+    /// The same for what will not stay as long as the model: in small slabs that only this thread fills.
+    pub(crate) fn zeroed_for_a_while(len: usize) -> Buffer<T> {
+        OPEN_HERE.with_borrow_mut(|open| Buffer::placed(len, open, PAGE_BYTES))
+    }
+
+    fn placed(len: usize, open: &mut Open, slab_bytes: usize) -> Buffer<T> {
         let bytes = size_of::<T>()
             .checked_mul(len)
             .filter(|bytes| *bytes <= isize::MAX as usize - SLAB_BYTES)
             .expect("a matrix of a loaded file is smaller than the address space");
-        let (slab, start) = place(bytes);
+        let (slab, start) = place(bytes, open, slab_bytes);
         Buffer {
             start: start.cast(),
             len,
@@ -69,20 +81,25 @@ impl<T> DerefMut for Buffer<T> {
 }
 
 /// The slab that small buffers are put into, and how much of it is taken.
-static OPEN: Mutex<(Weak<Slab>, usize)> = Mutex::new((Weak::new(), 0));
+type Open = (Weak<Slab>, usize);
+
+static OPEN: Mutex<Open> = Mutex::new((Weak::new(), 0));
+
+thread_local! {
+    static OPEN_HERE: RefCell<Open> = const { RefCell::new((Weak::new(), 0)) };
+}
 
 /// A slab with `bytes` of its own for the caller, zero and aligned to a cache line.
-fn place(bytes: usize) -> (Arc<Slab>, *mut u8) {
-    if bytes > SLAB_BYTES / 4 {
+fn place(bytes: usize, open: &mut Open, slab_bytes: usize) -> (Arc<Slab>, *mut u8) {
+    if bytes > slab_bytes / 4 {
         let slab = Arc::new(Slab::new(bytes));
         let start = slab.start;
         return (slab, start);
     }
-    let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
     let (slab, used) = match open.0.upgrade() {
-        Some(slab) if open.1 + bytes <= SLAB_BYTES => (slab, open.1),
+        Some(slab) if open.1 + bytes <= slab_bytes => (slab, open.1),
         _ => {
-            let slab = Arc::new(Slab::new(SLAB_BYTES));
+            let slab = Arc::new(Slab::new(slab_bytes));
             open.0 = Arc::downgrade(&slab);
             (slab, 0)
         }
@@ -215,6 +232,30 @@ mod tests {
         for (i, buffer) in buffers.iter().enumerate() {
             assert!(buffer.iter().all(|value| *value == i as u64 + 1));
         }
+    }
+
+    #[test]
+    fn buffers_of_a_thread_share_small_slabs_of_their_own() {
+        let mut buffers: Vec<Buffer<u64>> = [1000, 70_000, 1000, 60_000, 60_000, 60_000, 60_000]
+            .into_iter()
+            .map(Buffer::zeroed_for_a_while)
+            .collect();
+        let slab = |buffer: &Buffer<u64>| Arc::as_ptr(&buffer._slab);
+        assert_eq!(slab(&buffers[0]), slab(&buffers[2]));
+        assert_ne!(slab(&buffers[0]), slab(&buffers[1]), "above a fourth");
+        let elsewhere = std::thread::spawn(|| Buffer::<u64>::zeroed_for_a_while(1000));
+        let elsewhere = elsewhere.join().expect("a buffer");
+        assert_ne!(slab(&buffers[0]), slab(&elsewhere));
+        for (i, buffer) in buffers.iter_mut().enumerate() {
+            assert!(buffer.iter().all(|value| *value == 0));
+            buffer.fill(i as u64 + 1);
+        }
+        for (i, buffer) in buffers.iter().enumerate() {
+            assert!(buffer.iter().all(|value| *value == i as u64 + 1));
+        }
+        let first = Arc::downgrade(&buffers[0]._slab);
+        drop(buffers);
+        assert!(first.upgrade().is_none(), "gone with the last buffer in it");
     }
 
     #[test]

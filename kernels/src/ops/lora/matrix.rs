@@ -83,13 +83,13 @@ impl LoraMatrix {
         let packed = match dtype {
             LoraDtype::F32 => {
                 let chunks = k.div_ceil(16);
-                let mut lines = Buffer::<F32Row>::zeroed(class * chunks);
+                let mut lines = Buffer::<F32Row>::zeroed_for_a_while(class * chunks);
                 for (r, row) in a.chunks_exact(k).enumerate() {
                     for (i, value) in row.iter().enumerate() {
                         lines[line_of_a(r, i / 16, chunks)].0[i % 16] = *value;
                     }
                 }
-                let mut rows = Buffer::<F32Row>::zeroed(groups * class);
+                let mut rows = Buffer::<F32Row>::zeroed_for_a_while(groups * class);
                 for (column, b) in b.chunks_exact(rank).enumerate() {
                     let (group, lane) = (column / TILE_COLUMNS, column % TILE_COLUMNS);
                     for (r, value) in b.iter().enumerate() {
@@ -101,14 +101,14 @@ impl LoraMatrix {
             LoraDtype::Bf16 => {
                 let bits = |value: f32| u32::from(bf16::from_f32(value).to_bits());
                 let chunks = k.div_ceil(32);
-                let mut lines = Buffer::<Bf16Pairs>::zeroed(class * chunks);
+                let mut lines = Buffer::<Bf16Pairs>::zeroed_for_a_while(class * chunks);
                 for (r, row) in a.chunks_exact(k).enumerate() {
                     for (i, value) in row.iter().enumerate() {
                         let line = &mut lines[line_of_a(r, i / 32, chunks)].0;
                         line[i % 32 / 2] |= bits(*value) << (16 * (i % 2));
                     }
                 }
-                let mut pairs = Buffer::<Bf16Pairs>::zeroed(groups * class / 2);
+                let mut pairs = Buffer::<Bf16Pairs>::zeroed_for_a_while(groups * class / 2);
                 for (column, b) in b.chunks_exact(rank).enumerate() {
                     let (group, lane) = (column / TILE_COLUMNS, column % TILE_COLUMNS);
                     for (r, value) in b.iter().enumerate() {
