@@ -9,6 +9,7 @@
 //! | [`bias_activation_`] | x = activation(x + bias) |
 //! | [`softmax_`] | rows of x = softmax(scale * x) |
 //! | [`linear`] | x * weight^T |
+//! | [`lora_`] | y += what the low-rank adapters of runs of rows make of x |
 //! | [`rms_norm`] | rows of x over their root mean square |
 //! | [`gated`] | activation(gate) * up |
 //! | [`turn_heads_`] | queries and keys turned to their positions |
@@ -20,6 +21,7 @@
 mod activation;
 mod add_norm;
 mod linear;
+mod lora;
 mod paged;
 mod rows;
 mod softmax;
@@ -27,6 +29,7 @@ mod softmax;
 pub use activation::bias_activation_;
 pub use add_norm::add_norm_;
 pub use linear::{Weight, Workspace, linear};
+pub use lora::{LoraRows, LoraWeight, lora_};
 pub use paged::{Places, attend, keep_, paged_cache, rope_table, turn_heads_};
 pub use rows::{gated, rms_norm};
 pub use softmax::softmax_;

@@ -6,7 +6,8 @@ use crate::cpu::lanes::{Lanes, at_level};
 use crate::cpu::pack::{Bf16Pairs, F32Row, TILE_COLUMNS};
 use std::ops::Range;
 
-/// Adds to `sums`, those of `rows` over column group `group` of part `part`, what the rows' adapters give.
+/// Adds to `sums`, those of `rows` over column group `group` of part `part`, what the rows' adapters give. `shrunk` begins
+/// with the first of `rows`.
 pub(crate) fn expand(
     level: crate::Level,
     adapters: &Adapters<'_>,
@@ -54,7 +55,7 @@ fn expand_body<V: Lanes>(
                 2.. => 2,
                 _ => 1,
             };
-            let v = &shrunk[adapters.place(row, part)..];
+            let v = &shrunk[adapters.place(row - rows.start, part)..];
             let sums = &mut sums[row - rows.start..][..count];
             match lora.packed() {
                 Packed::F32 { b, .. } => {

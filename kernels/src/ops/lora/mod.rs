@@ -7,16 +7,19 @@
 //! A sum runs over k in sixteen parts in a fixed order, then over the ranks in theirs, whatever else is in the call: a
 //! row's result is the same bits alone and among others.
 
+#[cfg(feature = "candle")]
+mod add;
 mod expand;
 mod matrix;
 mod shrink;
 
 pub use matrix::{LoraDtype, LoraMatrix};
 
+#[cfg(feature = "candle")]
+pub(crate) use add::add_adapters;
 pub(crate) use expand::expand;
 pub(crate) use shrink::{Rows, shrink};
 
-use crate::Part;
 use std::ops::Range;
 
 /// Parts of a product that adapters may aim at.
@@ -43,8 +46,12 @@ pub(crate) struct Adapters<'a> {
 
 impl<'a> Adapters<'a> {
     /// # Panics
-    /// When runs are out of order, or a matrix does not fit its part.
-    pub(crate) fn new(runs: &'a [LoraRun<'a>], k: usize, parts: &[Part<'_>]) -> Adapters<'a> {
+    /// When runs are out of order, or a matrix does not fit `k` and its part.
+    pub(crate) fn new(
+        runs: &'a [LoraRun<'a>],
+        k: usize,
+        fits: impl Fn(usize, &LoraMatrix) -> bool,
+    ) -> Adapters<'a> {
         let mut ranks = [0; MAX_PARTS];
         let mut end = 0;
         for run in runs {
@@ -52,11 +59,10 @@ impl<'a> Adapters<'a> {
             end = run.rows.end;
             for (i, lora) in run.parts.iter().enumerate() {
                 let Some(lora) = lora else { continue };
-                assert!(lora.k() == k && lora.columns() == parts[i].matrix.columns());
+                assert!(lora.k() == k && fits(i, lora));
                 ranks[i] = lora.class().max(ranks[i]);
             }
         }
-        assert!(runs.is_empty() || parts.len() <= MAX_PARTS);
         let mut offsets = [0; MAX_PARTS];
         for i in 1..MAX_PARTS {
             offsets[i] = offsets[i - 1] + ranks[i - 1];

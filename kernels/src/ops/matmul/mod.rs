@@ -29,7 +29,7 @@ pub(crate) use prepare::{Factor, Pass};
 
 use crate::cpu::pool::Pool;
 use crate::dispatch;
-use crate::ops::lora::{Adapters, LoraRun};
+use crate::ops::lora::{Adapters, LoraRun, MAX_PARTS};
 
 /// The rows to multiply, and what is done to them first.
 #[derive(Debug, Clone, Copy)]
@@ -206,7 +206,10 @@ pub fn matmul_adapted_at(
     out: &mut [f32],
     stride: usize,
 ) {
-    let adapters = Adapters::new(runs, k, parts);
+    assert!(runs.is_empty() || parts.len() <= MAX_PARTS);
+    let adapters = Adapters::new(runs, k, |part, lora| {
+        lora.columns() == parts[part].matrix.columns()
+    });
     let needs = prepare::Needs::of(parts, &adapters, &input);
     let prepared = scratch.prepare(level, pool, input, k, needs, &adapters);
     multiply::multiply(level, pool, &prepared, parts, &adapters, store, out, stride);

@@ -131,7 +131,7 @@ fn column_group(level: Level, x: &Prepared<'_>, rows: std::ops::Range<usize>, pl
             lora::expand(
                 level,
                 adapters,
-                x.shrunk,
+                &x.shrunk[row * adapters.width..],
                 part,
                 rows,
                 place.group,
