@@ -1,5 +1,6 @@
 //! The engine around a model that follows a script: queues, bounds, cancels and failures.
 
+mod adapters;
 mod forms;
 
 use local_inference::testing::{self, END, MARKER, MODEL, saying, scripted};
