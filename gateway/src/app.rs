@@ -89,7 +89,8 @@ impl App {
     pub async fn open(live: LiveConfig) -> anyhow::Result<(Arc<App>, WriterHandle)> {
         let config = live.load();
         let state = Arc::new(State::open(&config.data.dir).context("opening the state file")?);
-        let tokens = Arc::new(LiveTokens::open(state).context("reading the tokens")?);
+        let tokens = LiveTokens::open(Arc::clone(&state)).context("reading the tokens")?;
+        let tokens = Arc::new(tokens);
         if !config.server.is_loopback() && tokens.load().is_empty() {
             bail!(
                 "server.listen = `{}` can be reached from other machines, and no token exists. Make one first: \
@@ -106,10 +107,16 @@ impl App {
             .await
             .context("opening the log store")?;
         #[cfg(feature = "local")]
-        let engine = config
-            .engine
-            .as_ref()
-            .map(|engine| crate::backend::local::Local::start(engine, batch_records(&recorder)));
+        let engine = match &config.engine {
+            Some(engine) => {
+                let finetunes = finetunes(&config, state).context("opening the fine-tunes")?;
+                let on_batched = batch_records(&recorder);
+                Some(crate::backend::local::Local::start(
+                    engine, finetunes, on_batched,
+                ))
+            }
+            None => None,
+        };
         let app = App {
             tokens,
             http: HttpClient::new(),
@@ -198,6 +205,20 @@ impl App {
         local::reply(self.engine.as_ref(), call).await
     }
 
+    /// What the engine computes an answer with: the model by its name, and the adapter's content.
+    #[cfg(feature = "local")]
+    pub fn local_model(&self, target: &LocalTarget, model: &str, body: &[u8]) -> String {
+        let local = self.engine.as_ref();
+        let adapter =
+            local.and_then(|local| local.adapter_of(&target.account, &target.endpoint, body));
+        adapter.map_or_else(|| model.to_owned(), |hash| format!("{model}#{hash}"))
+    }
+
+    #[cfg(not(feature = "local"))]
+    pub fn local_model(&self, _target: &LocalTarget, model: &str, _body: &[u8]) -> String {
+        model.to_owned()
+    }
+
     #[cfg(feature = "local")]
     pub fn local(&self) -> Option<&Arc<crate::backend::local::Local>> {
         self.engine.as_ref()
@@ -226,6 +247,17 @@ impl App {
         unreachable!("planning refuses local targets when no engine is built in")
     }
 
+    #[cfg(feature = "local")]
+    fn watch_finetunes(&self, stopped: watch::Receiver<bool>) -> Option<JoinHandle<()>> {
+        let finetunes = Arc::clone(self.engine.as_ref()?.finetunes());
+        Some(tokio::spawn(finetunes.watch(stopped)))
+    }
+
+    #[cfg(not(feature = "local"))]
+    fn watch_finetunes(&self, _stopped: watch::Receiver<bool>) -> Option<JoinHandle<()>> {
+        None
+    }
+
     fn stop_engine(&self) {
         #[cfg(feature = "local")]
         if let Some(engine) = &self.engine {
@@ -243,6 +275,16 @@ fn batch_records(recorder: &Recorder) -> crate::backend::local::batch::OnBatched
             tracing::error!(batch = %batched.request_id, %lost, "a record was lost");
         }
     })
+}
+
+#[cfg(feature = "local")]
+fn finetunes(
+    config: &Config,
+    state: Arc<State>,
+) -> anyhow::Result<Arc<crate::finetunes::Finetunes>> {
+    use crate::finetunes::{Finetunes, Folder};
+    let folder = Folder::open(&config.data.dir)?;
+    Ok(Arc::new(Finetunes::open(state, folder)?))
 }
 
 fn catalog(config: &Config) -> anyhow::Result<Catalog> {
@@ -282,10 +324,11 @@ pub async fn serve(options: ServeOptions) -> anyhow::Result<()> {
     };
     let (stop, stopped) = watch::channel(false);
     let mut services = listen::start(&app, listeners, stopped.clone())?;
-    let watchers = [
+    let mut watchers = vec![
         tokio::spawn(app.live.clone().watch(stopped.clone())),
         tokio::spawn(app.tokens.clone().watch(stopped.clone())),
     ];
+    watchers.extend(app.watch_finetunes(stopped.clone()));
     let mut signals = Signals::install()?;
     announce(listeners);
 

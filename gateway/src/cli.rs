@@ -58,6 +58,12 @@ enum Command {
         #[command(subcommand)]
         command: ModelCommand,
     },
+    /// Fine-tunes: LoRA adapters of your own, on a running gateway.
+    #[cfg(feature = "local")]
+    Finetune {
+        #[command(subcommand)]
+        command: FinetuneCommand,
+    },
     /// Request logs.
     Logs {
         #[command(subcommand)]
@@ -142,6 +148,56 @@ enum ModelCommand {
     },
 }
 
+#[cfg(feature = "local")]
+#[derive(Subcommand)]
+enum FinetuneCommand {
+    /// Make a fine-tune of a folder with adapter_config.json and adapter_model.safetensors, as PEFT writes them.
+    #[command(
+        after_help = "Example:\n  ai-gateway finetune create @cf/huggingfacetb/smollm2-135m-instruct pirate ./pirate-adapter"
+    )]
+    Create {
+        /// Model the adapter was trained on.
+        model: String,
+        /// What requests call it (`lora`); no other of the account has it.
+        name: String,
+        /// The folder with both files.
+        folder: PathBuf,
+        #[arg(long, default_value = "")]
+        description: String,
+        /// Let every account use it.
+        #[arg(long)]
+        public: bool,
+        #[command(flatten)]
+        at: RunningGateway,
+    },
+    /// List the account's fine-tunes.
+    #[command(after_help = "Example:\n  ai-gateway finetune list --account default")]
+    List {
+        #[command(flatten)]
+        at: RunningGateway,
+    },
+    /// Remove a fine-tune. Requests that have begun with it end with it.
+    #[command(after_help = "Example:\n  ai-gateway finetune delete pirate")]
+    Delete {
+        /// Id or name.
+        name: String,
+        #[command(flatten)]
+        at: RunningGateway,
+    },
+}
+
+#[cfg(feature = "local")]
+#[derive(clap::Args)]
+struct RunningGateway {
+    #[command(flatten)]
+    config: ConfigFile,
+    #[arg(long, default_value = "default")]
+    account: String,
+    /// A token with workers_ai_edit (for lists workers_ai_read), when tokens exist.
+    #[arg(long, env = "AI_GATEWAY_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+}
+
 #[derive(Subcommand)]
 enum LogsCommand {
     /// Follow the log of a running gateway, newest last.
@@ -190,6 +246,8 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Token { command } => token(command),
         #[cfg(feature = "local")]
         Command::Model { command } => model(command),
+        #[cfg(feature = "local")]
+        Command::Finetune { command } => finetune(command),
         Command::Logs { command } => logs(command),
     }
 }
@@ -282,6 +340,31 @@ fn model(command: ModelCommand) -> anyhow::Result<()> {
         ModelCommand::List { config, filter } => {
             crate::models::list(&config.load()?, filter.as_deref())
         }
+    }
+}
+
+#[cfg(feature = "local")]
+fn finetune(command: FinetuneCommand) -> anyhow::Result<()> {
+    use crate::finetunes::command::{Api, Folder};
+    let api = |at: RunningGateway| Api::new(&at.config.load()?, &at.account, at.token);
+    let runtime = runtime(Some(1))?;
+    match command {
+        FinetuneCommand::Create {
+            model,
+            name,
+            folder,
+            description,
+            public,
+            at,
+        } => {
+            let folder = Folder::find(&folder)?;
+            let new = serde_json::json!({
+                "model": model, "name": name, "description": description, "public": public,
+            });
+            runtime.block_on(api(at)?.create(&new, &folder))
+        }
+        FinetuneCommand::List { at } => runtime.block_on(api(at)?.list()),
+        FinetuneCommand::Delete { name, at } => runtime.block_on(api(at)?.delete(&name)),
     }
 }
 

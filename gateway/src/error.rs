@@ -69,6 +69,10 @@ kinds! {
     NoRoute,           "no_route",           404, 7000, Client,   "nothing is served at that path";
     MethodNotAllowed,  "method_not_allowed", 405, 7001, Client,   "the path is served with another method";
     NotFound,          "not_found",          404, 7002, Client,   "no such object";
+    UnknownModel,      "unknown_model",      400, 5007, Client,   "the engine offers no model of that name";
+    NoAdapters,        "no_adapters",        405, 5005, Client,   "the model takes no adapters";
+    UnknownFinetune,   "unknown_finetune",   404, 3037, Client,   "no fine-tune of that id or name for this model";
+    FinetuneRefused,   "finetune_refused",   400, 5006, Client,   "the files are no adapter for the model";
     ClientGone,        "client_gone",        499, 0,    Client,   "the caller left before the answer was complete";
 }
 

@@ -23,6 +23,8 @@ pub enum What {
     RestAi { rest: String },
     /// `GET /client/v4/accounts/{account}/ai/{rest}`: what models and tasks there are.
     RestModels { rest: String },
+    /// `/client/v4/accounts/{account}/ai/finetunes{rest}`; still percent-encoded.
+    RestFinetunes { rest: String },
     /// `/client/v4/accounts/{account}/ai-gateway/gateways/{gateway}/logs{rest}`.
     RestLogs { rest: String },
 }
@@ -110,6 +112,9 @@ fn rest_host(
                     rest: rest.to_owned(),
                 }
             }
+            _ if rest == "finetunes" || rest.starts_with("finetunes/") => What::RestFinetunes {
+                rest: rest.to_owned(),
+            },
             _ => What::RestAi {
                 rest: ai.to_owned(),
             },

@@ -30,6 +30,8 @@ pub mod decode;
 pub mod door;
 pub mod error;
 pub mod exchange;
+#[cfg(feature = "local")]
+pub mod finetunes;
 pub mod identify;
 pub mod limit;
 #[cfg(feature = "local")]

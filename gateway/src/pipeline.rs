@@ -90,6 +90,8 @@ pub async fn serve(app: &Arc<App>, session: &mut ServerSession, incoming: Incomi
     match &place.what {
         What::RestLogs { rest } => rest::logs::serve(&exchange, &mut writer, rest).await,
         What::RestModels { rest } => rest::models::serve(&exchange, &mut writer, rest).await,
+        #[cfg(feature = "local")]
+        What::RestFinetunes { rest } => rest::finetunes::serve(&exchange, &mut writer, rest).await,
         What::Provider { slug, rest } if incoming.is_upgrade => {
             match Socket::plan(&exchange, permit, incoming.clone(), slug, rest) {
                 Ok(socket) => Served::Upgrade(Box::new(socket)),
@@ -118,21 +120,19 @@ fn authenticate(
             } else {
                 Permission::LogsMetadata
             };
-            auth::check_rest_gateway(
-                &gateway.account,
-                &gateway.id,
-                &presented,
-                tokens,
-                permission,
-            )
+            let (account, id) = (&gateway.account, &gateway.id);
+            auth::check_rest_gateway(account, id, &presented, tokens, permission)
         }
-        What::RestAi { .. } | What::RestModels { .. } => auth::check_rest_gateway(
-            &gateway.account,
-            &gateway.id,
-            &presented,
-            tokens,
-            Permission::WorkersAiRead,
-        ),
+        What::RestAi { .. } | What::RestModels { .. } | What::RestFinetunes { .. } => {
+            let changes = matches!(place.what, What::RestFinetunes { .. })
+                && incoming.method != http::Method::GET;
+            let permission = match changes {
+                true => Permission::WorkersAiEdit,
+                false => Permission::WorkersAiRead,
+            };
+            let (account, id) = (&gateway.account, &gateway.id);
+            auth::check_rest_gateway(account, id, &presented, tokens, permission)
+        }
         What::Universal | What::Provider { .. } => auth::check(gateway, &presented, tokens),
     };
     checked.map_err(|refusal| match (refusal, place.what.is_rest()) {
@@ -275,7 +275,7 @@ async fn plan(
         }
         What::Provider { slug, rest } => route::single(ground, slug, rest, body),
         What::RestAi { rest } => route::rest_ai(ground, rest, body),
-        What::RestLogs { .. } | What::RestModels { .. } => {
+        What::RestLogs { .. } | What::RestModels { .. } | What::RestFinetunes { .. } => {
             Err(GatewayError::new(Kind::Internal, "internal server error"))
         }
     }

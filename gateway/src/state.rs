@@ -1,4 +1,4 @@
-//! What the process was told at run time and must remember: today the gateway tokens.
+//! What the process was told at run time and must remember: gateway tokens, and which fine-tunes there are.
 //!
 //! One SQLite file in the data directory, readable by its owner only. Requests never touch it; they
 //! use sets held in memory. Several processes may have it open (the command line beside the server);
@@ -22,7 +22,8 @@ const FILE_NAME: &str = "state.sqlite";
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Steps that bring an older file up to date; `user_version` counts those taken. Append only.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE tokens (
         id            TEXT PRIMARY KEY,
         hash          BLOB NOT NULL UNIQUE,
@@ -32,7 +33,26 @@ const MIGRATIONS: [&str; 1] = ["
         permissions   TEXT NOT NULL,
         created_at_us INTEGER NOT NULL
     ) STRICT;
-"];
+",
+    "
+    CREATE TABLE finetunes (
+        id             TEXT PRIMARY KEY,
+        account        TEXT NOT NULL,
+        name           TEXT NOT NULL,
+        model          TEXT NOT NULL,
+        description    TEXT NOT NULL,
+        is_public      INTEGER NOT NULL,
+        created_at_us  INTEGER NOT NULL,
+        modified_at_us INTEGER NOT NULL,
+        config_hash    BLOB,
+        config_bytes   INTEGER,
+        weights_hash   BLOB,
+        weights_bytes  INTEGER,
+        rank           INTEGER,
+        UNIQUE (account, name)
+    ) STRICT;
+",
+];
 
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
@@ -150,7 +170,7 @@ impl State {
         Ok((others << 32) | (connection.total_changes() as i64 & 0xffff_ffff))
     }
 
-    fn connection(&self) -> MutexGuard<'_, Connection> {
+    pub(crate) fn connection(&self) -> MutexGuard<'_, Connection> {
         self.connection
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -208,7 +228,7 @@ fn migrate(connection: &mut Connection) -> Result<(), StateError> {
     Ok(transaction.commit()?)
 }
 
-fn now_us() -> i64 {
+pub(crate) fn now_us() -> i64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()

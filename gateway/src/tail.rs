@@ -22,17 +22,9 @@ pub async fn tail(
     follow: bool,
     token: Option<&str>,
 ) -> anyhow::Result<()> {
-    let listen = &config.server.listen;
-    let address = listen
-        .replace("0.0.0.0", "127.0.0.1")
-        .replace("[::]", "[::1]");
-    let scheme = if config.server.tls.is_some() {
-        "https"
-    } else {
-        "http"
-    };
     let base = format!(
-        "{scheme}://{address}/client/v4/accounts/{account}/ai-gateway/gateways/{gateway}/logs"
+        "{}/ai-gateway/gateways/{gateway}/logs",
+        address(config, account)
     );
     let client = client(config.server.tls.as_ref())?;
     let mut rows = fetch(
@@ -58,9 +50,23 @@ pub async fn tail(
     }
 }
 
+/// The REST surface of an account on the running gateway.
+pub fn address(config: &Config, account: &str) -> String {
+    let listen = &config.server.listen;
+    let address = listen
+        .replace("0.0.0.0", "127.0.0.1")
+        .replace("[::]", "[::1]");
+    let scheme = if config.server.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    format!("{scheme}://{address}/client/v4/accounts/{account}")
+}
+
 /// With TLS the gateway is known by the certificates of its own files. It is asked by its address,
 /// which those rarely name.
-fn client(tls: Option<&Tls>) -> anyhow::Result<reqwest::Client> {
+pub fn client(tls: Option<&Tls>) -> anyhow::Result<reqwest::Client> {
     let mut builder = reqwest::Client::builder().connect_timeout(Duration::from_secs(2));
     if let Some(tls) = tls {
         let cert = tls.cert.display();

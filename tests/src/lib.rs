@@ -5,6 +5,7 @@
 //! asserts is what a client, a provider or an operator could have seen. Nothing waits by sleeping for
 //! a guessed time: [`eventually`] asks for a condition until one shared [`PATIENCE`] is over.
 
+pub mod adapter;
 pub mod client;
 pub mod config;
 pub mod database;

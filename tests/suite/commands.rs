@@ -42,6 +42,7 @@ async fn help_lists_every_command_and_shows_examples() {
         "print-config",
         "token",
         "model",
+        "finetune",
         "logs",
     ] {
         let is_listed = help
@@ -59,6 +60,9 @@ async fn help_lists_every_command_and_shows_examples() {
         &["token", "revoke"],
         &["model", "pull"],
         &["model", "list"],
+        &["finetune", "create"],
+        &["finetune", "list"],
+        &["finetune", "delete"],
         &["logs", "tail"],
     ] {
         let help = printed(&[command, &["--help"]].concat(), folder.path()).await;

@@ -126,6 +126,10 @@ fn key(exchange: &Exchange<'_>, step: &PlanStep, body: &Bytes) -> Key {
         },
         None => Content::Body(body),
     };
+    let local_model = match (&step.target, step.facts.model.as_deref()) {
+        (Target::Local(target), Some(model)) => Some(exchange.app.local_model(target, model, body)),
+        _ => None,
+    };
     let parts = KeyParts {
         account: &gateway.account,
         gateway: &gateway.id,
@@ -140,11 +144,7 @@ fn key(exchange: &Exchange<'_>, step: &PlanStep, body: &Bytes) -> Key {
         headers,
         content,
         is_stream: step.facts.stream,
-        local_model: step
-            .facts
-            .model
-            .as_deref()
-            .filter(|_| matches!(step.target, Target::Local(_))),
+        local_model: local_model.as_deref(),
     };
     parts.key()
 }

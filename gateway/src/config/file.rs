@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::engine::EngineEntry;
+use super::finetunes::FinetunesEntry;
 use super::gateway::GatewayEntry;
 use super::secret::SecretRef;
 use super::{LogFormat, LogLevel};
@@ -32,6 +33,7 @@ pub struct File {
     pub clickhouse: ClickHouse,
     pub redis: Redis,
     pub engine: EngineEntry,
+    pub finetunes: FinetunesEntry,
     pub catalog: Catalog,
     pub providers: BTreeMap<String, Provider>,
     pub gateways: Vec<GatewayEntry>,

@@ -8,6 +8,7 @@ pub mod engine;
 #[cfg(test)]
 mod example;
 pub mod file;
+pub mod finetunes;
 pub mod gateway;
 mod print;
 pub mod reload;
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 pub use engine::{CustomModel, Engine, EngineBackend, KvDtype, RequestsPerMinute};
 pub use file::{Admin, Data, File, Log, Tls};
+pub use finetunes::Limits;
 pub use gateway::{Backoff, DEFAULT_ACCOUNT, DEFAULT_GATEWAY, Gateway, RateLimit, Technique};
 pub use print::{Setting, Source};
 pub use reload::LiveConfig;
@@ -46,6 +48,8 @@ pub struct Config {
     pub redis: Option<Redis>,
     /// `None` when switched off.
     pub engine: Option<Engine>,
+    /// What fine-tunes may be at most.
+    pub finetunes: Limits,
     /// Text of the price table's overrides, when a file was named.
     pub catalog_overrides: Option<String>,
     /// By the provider's own slug (aliases are resolved) or `custom-<name>`.

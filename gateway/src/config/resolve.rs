@@ -12,12 +12,13 @@ use http::{HeaderName, HeaderValue, Uri};
 
 use super::engine::EngineEntry;
 use super::file::{self, File};
+use super::finetunes::FinetunesEntry;
 use super::gateway::{DEFAULT_ACCOUNT, DEFAULT_GATEWAY, Gateway};
 use super::secret::{Environment, Secret, SecretRef};
 use super::written::{self, Written};
 use super::{
-    Cache, Config, ConfigError, Engine, Flood, ProviderConfig, Records, Redis, Server, Timeouts,
-    print,
+    Cache, Config, ConfigError, Engine, Flood, Limits, ProviderConfig, Records, Redis, Server,
+    Timeouts, print,
 };
 
 /// Most a limit counted in bytes may be: what an address space can hold.
@@ -78,6 +79,7 @@ impl Check<'_> {
             analytics: self.analytics(&file),
             redis: self.redis(&file.redis),
             engine: self.engine(&file.engine, &file.data),
+            finetunes: self.finetunes(&file.finetunes),
             catalog_overrides: self.catalog(&file.catalog),
             providers: self.providers(&file),
             accounts: self.accounts(&file, &timeouts),
@@ -228,6 +230,13 @@ impl Check<'_> {
         engine
             .enabled
             .then(|| Engine::from_entry(engine, &data.dir))
+    }
+
+    fn finetunes(&mut self, written: &FinetunesEntry) -> Limits {
+        let limits = Limits::from_entry(written);
+        self.at_least_one("finetunes.max_bytes", limits.max_bytes);
+        self.at_least_one("finetunes.max_rank", limits.max_rank.into());
+        limits
     }
 
     fn catalog(&mut self, catalog: &file::Catalog) -> Option<String> {

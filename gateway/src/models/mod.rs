@@ -10,7 +10,7 @@ mod download;
 mod folder;
 mod list;
 mod package;
-mod progress;
+pub(crate) mod progress;
 
 #[cfg(test)]
 mod tests;

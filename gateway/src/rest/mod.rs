@@ -1,5 +1,7 @@
 //! The REST surface (`/client/v4`): the management API's envelope around our own objects.
 
+#[cfg(feature = "local")]
+pub mod finetunes;
 pub mod logs;
 mod logs_query;
 pub mod models;

@@ -213,7 +213,10 @@ impl Local {
                 Ok(Asked::Generate(mut asked)) => {
                     asked.is_stream = false;
                     asked.give_way();
-                    self.generate(&caller.account, *asked).await
+                    match self.adapt(&caller.account, &mut asked) {
+                        Ok(()) => self.generate(&caller.account, *asked).await,
+                        Err(fault) => Err(fault),
+                    }
                 }
                 Ok(Asked::Embed(asked)) => self.embed(&caller.account, asked).await,
                 Ok(Asked::Rerank(asked)) => self.rerank(&caller.account, asked).await,

@@ -4,6 +4,7 @@
 //! completions and responses. Knows no sockets and no gateway settings. Reading is lenient, as the original's clients need it:
 //! unknown fields are ignored, known ones that cannot be honoured are refused by name.
 
+mod adapters;
 pub mod batch;
 mod embed;
 mod endpoint;
@@ -28,6 +29,7 @@ use local_inference::{BackendKind, EngineConfig, EngineHandle, KvDtype};
 
 use super::{Reply, ReplyBody};
 use crate::config;
+use crate::finetunes::{Finetunes, Source};
 use batch::{Batches, OnBatched};
 pub use endpoint::{LocalEndpoint, endpoint};
 use events::Events;
@@ -106,13 +108,20 @@ pub struct Local {
     engine: EngineHandle,
     meter: Arc<Meter>,
     batches: Batches,
+    finetunes: Arc<Finetunes>,
+    /// What is configured, the same for the engine's life.
+    offered: Vec<&'static CatalogueEntry>,
     is_padded: bool,
 }
 
 impl Local {
     /// Starts the engine of the configuration.
-    pub fn start(config: &config::Engine, on_batched: OnBatched) -> Arc<Local> {
-        let engine = local_inference::Engine::start(EngineConfig {
+    pub fn start(
+        config: &config::Engine,
+        finetunes: Arc<Finetunes>,
+        on_batched: OnBatched,
+    ) -> Arc<Local> {
+        let engine_config = EngineConfig {
             model_dir: config.model_dir.clone(),
             models: config.models.clone(),
             custom_models: config.custom_models.iter().map(custom).collect(),
@@ -136,12 +145,24 @@ impl Local {
             adapter_cache_mib: config.adapter_cache_mib,
             memory_budget_mib: config.memory_budget_mib,
             idle_unload_s: config.idle_unload_s,
-        });
-        Local::around(engine, config, on_batched)
+        };
+        let source = Arc::new(Source(Arc::clone(&finetunes)));
+        let engine = local_inference::Engine::start_with_adapters(engine_config, source);
+        Local::around(engine, config, finetunes, on_batched)
     }
 
-    fn around(engine: EngineHandle, config: &config::Engine, on_batched: OnBatched) -> Arc<Local> {
+    fn around(
+        engine: EngineHandle,
+        config: &config::Engine,
+        finetunes: Arc<Finetunes>,
+        on_batched: OnBatched,
+    ) -> Arc<Local> {
+        let models = engine.models().into_iter().map(|model| model.entry);
+        let encoders = engine.encoder_models().into_iter();
+        let encoders = encoders.filter_map(|encoder| catalogue::find(encoder.id));
         Arc::new(Local {
+            offered: models.chain(encoders).collect(),
+            finetunes,
             engine,
             meter: Meter::new(config),
             batches: Batches::new(config.max_running, on_batched),
@@ -178,7 +199,10 @@ impl Local {
         }
         let caller = call.caller;
         let account: &str = &caller.account;
-        let asked = read(endpoint, call).await?;
+        let mut asked = read(endpoint, call).await?;
+        if let Asked::Generate(asked) = &mut asked {
+            self.adapt(account, asked)?;
+        }
         if let Some((task, model)) = asked.work() {
             check_task(task, model)?;
             self.meter.admit(account, task, model)?;
@@ -211,6 +235,7 @@ impl Local {
             form,
             is_stream,
             max_calls,
+            lora: _,
         } = asked;
         let Some(first) = requests.first() else {
             return Err(Fault::internal("a request without a prompt"));

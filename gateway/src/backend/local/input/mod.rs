@@ -49,6 +49,8 @@ pub(super) struct Generate {
     pub is_stream: bool,
     /// Tool calls of an answer that are told.
     pub max_calls: u32,
+    /// The fine-tune to answer with, by id or name.
+    pub lora: Option<String>,
 }
 
 /// What holds for a request whatever it asks.
@@ -268,6 +270,7 @@ fn generate(requests: Vec<GenerateRequest>, form: Form, object: &Object) -> Resu
         form,
         is_stream: switch(object, "stream")?,
         max_calls: tools::max_calls(object)?,
+        lora: params::lora(object)?,
     })))
 }
 

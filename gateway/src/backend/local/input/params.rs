@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::tools::{refuse_functions, short};
 use crate::backend::local::fault::Fault;
 use crate::backend::local::values::{
-    Object, asks, mismatch, number, present, seed, switch, texts, whole,
+    Object, asks, mismatch, number, present, seed, switch, text, texts, whole,
 };
 
 /// Alternatives told with a token in a chat; more is refused.
@@ -104,6 +104,12 @@ pub(super) fn reject_if_busy(object: &Object) -> Result<bool, Fault> {
     }
 }
 
+/// An adapter's id or name; an empty one asks for none.
+pub(super) fn lora(object: &Object) -> Result<Option<String>, Fault> {
+    let name = text(object, "lora")?.filter(|name| !name.is_empty());
+    Ok(name.map(str::to_owned))
+}
+
 /// Variables of the model's template. Effort switches thinking off, in templates that know how; what is between is the
 /// model's own affair.
 pub(super) fn template_options(object: &Object) -> Result<Map<String, Value>, Fault> {
@@ -168,13 +174,6 @@ pub(super) const RESPONSES: &[&str] = &[
 ];
 
 pub(super) fn refuse_unsupported(object: &Object, also: &[&str]) -> Result<(), Fault> {
-    if present(object, "lora").is_some_and(asks) {
-        let fault = Fault::new(5005, 405, "The model does not support LoRa inference");
-        return Err(Fault {
-            param: Some("lora".to_owned()),
-            ..fault
-        });
-    }
     for field in ALWAYS.iter().chain(also) {
         if present(object, field).is_some_and(asks) {
             return Err(Fault::unsupported(field));

@@ -140,6 +140,7 @@ impl Listed {
         if self.task() == Task::TextGeneration {
             // Calls are held to a grammar, so any model can make them.
             list.push(property("function_calling", json!("true")));
+            list.push(property("lora", json!("true")));
             price.push(unit("per M output tokens", self.rates.output));
         }
         list.push(property("price", json!(price)));

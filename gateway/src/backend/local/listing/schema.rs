@@ -64,6 +64,7 @@ fn sampling() -> Value {
             "type": "object", "description": "The form of the answer, held token by token.",
             "properties": {"type": {"type": "string", "enum": ["text", "json_object", "json_schema"]}, "json_schema": {}},
         },
+        "lora": {"type": "string", "description": "A fine-tune of this model to answer with, by id or name."},
         "guided_json": {"description": "A JSON Schema of the answer."},
         "chat_template_kwargs": {"type": "object", "description": "Variables of the chat template."},
         "reasoning_effort": {"type": ["string", "null"], "description": "none or null switches thinking off, where the model can."},

@@ -32,7 +32,7 @@ async fn a_batch_is_answered_when_the_engine_has_time() {
     let done: Arc<Mutex<Vec<Batched>>> = Arc::default();
     let (engine, seen) = (says("four"), Arc::clone(&done));
     let on_done = Box::new(move |batched| seen.lock().expect("no panic").push(batched));
-    let local = Local::around(engine, &settings(), on_done);
+    let local = Local::around(engine, &settings(), finetunes(), on_done);
     let requests = json!([
         { "prompt": "2+2", "external_reference": "first", "stream": true },
         { "prompt": 5 },

@@ -3,7 +3,10 @@ use local_inference::{EngineConfig, EngineHandle};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::finetunes::Folder;
+use crate::state::State;
 
+mod adapters;
 mod asked;
 mod batch;
 mod refusals;
@@ -18,8 +21,18 @@ fn settings() -> config::Engine {
     config.engine.expect("on by default")
 }
 
+/// A store of its own, of which nothing is left afterwards: SQLite and the folder work on while they are open.
+fn finetunes() -> Arc<Finetunes> {
+    let path = std::env::temp_dir().join(format!("local-{}", uuid::Uuid::new_v4()));
+    let state = Arc::new(State::open(&path).expect("a state file"));
+    let folder = Folder::open(&path).expect("a folder");
+    let finetunes = Finetunes::open(state, folder).expect("a store");
+    std::fs::remove_dir_all(path).expect("it was made here");
+    Arc::new(finetunes)
+}
+
 fn local(engine: &EngineHandle, settings: &config::Engine) -> Arc<Local> {
-    Local::around(engine.clone(), settings, Box::new(|_| {}))
+    Local::around(engine.clone(), settings, finetunes(), Box::new(|_| {}))
 }
 
 fn caller() -> Caller {

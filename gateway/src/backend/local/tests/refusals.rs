@@ -120,7 +120,7 @@ async fn bad_input_is_refused_by_name() {
         );
     }
     let (status, answer) = native(&engine, chat("lora", json!("my-tune"))).await;
-    assert_eq!((status, &answer["errors"][0]["code"]), (405, &json!(5005)));
+    assert_eq!((status, &answer["errors"][0]["code"]), (404, &json!(3037)));
     // What asks for nothing is no obstacle.
     for (field, value) in [
         ("tools", json!([])),
