@@ -13,6 +13,7 @@ static __device__ __forceinline__ void shrink(float* v, const T* x, const T* con
     const Pack<T>* weights = reinterpret_cast<const Pack<T>*>(a[adapter] + (long long)r * k);
     const Pack<T>* values = reinterpret_cast<const Pack<T>*>(x + (long long)row * x_stride);
     float sum = 0.0f;
+#pragma unroll 2
     for (int i = lane; i < k / Pack<T>::LEN; i += 32) {
         const Pack<T> weight = weights[i], value = values[i];
 #pragma unroll

@@ -15,6 +15,8 @@
 //! ([`dispatch`]). Every op keeps one promise the engine is built on: a row's result does not depend
 //! on the other rows of the call, so neither batching nor the number of threads changes an answer.
 //!
+//! `cuda/` has kernels for GPUs, compiled and emulated in tests; feature `cuda` brings their launchers.
+//!
 //! This crate knows no model, no file format and no sockets. It is where `unsafe` lives.
 
 #![allow(
@@ -25,6 +27,8 @@
 
 #[cfg(feature = "candle")]
 pub mod candle;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod dispatch;
 mod error;
 pub mod ops;
