@@ -184,6 +184,18 @@ enum FinetuneCommand {
         #[command(flatten)]
         at: RunningGateway,
     },
+    /// Put an adapter into its base model for good: a new model folder, for who serves that one only. Asks no gateway.
+    #[command(
+        after_help = "Example:\n  ai-gateway finetune merge ./gemma-2b-it ./pirate-adapter ./gemma-2b-pirate"
+    )]
+    Merge {
+        /// The base: a folder with config.json and safetensors.
+        base: PathBuf,
+        /// The folder with adapter_config.json and adapter_model.safetensors.
+        folder: PathBuf,
+        /// The folder to write, which must not be there.
+        out: PathBuf,
+    },
 }
 
 #[cfg(feature = "local")]
@@ -345,7 +357,7 @@ fn model(command: ModelCommand) -> anyhow::Result<()> {
 
 #[cfg(feature = "local")]
 fn finetune(command: FinetuneCommand) -> anyhow::Result<()> {
-    use crate::finetunes::command::{Api, Folder};
+    use crate::finetunes::command::{self, Api, Folder};
     let api = |at: RunningGateway| Api::new(&at.config.load()?, &at.account, at.token);
     let runtime = runtime(Some(1))?;
     match command {
@@ -365,6 +377,9 @@ fn finetune(command: FinetuneCommand) -> anyhow::Result<()> {
         }
         FinetuneCommand::List { at } => runtime.block_on(api(at)?.list()),
         FinetuneCommand::Delete { name, at } => runtime.block_on(api(at)?.delete(&name)),
+        FinetuneCommand::Merge { base, folder, out } => {
+            command::merge(&base, &Folder::find(&folder)?, &out)
+        }
     }
 }
 

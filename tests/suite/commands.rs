@@ -58,6 +58,7 @@ async fn help_lists_every_command_and_shows_examples() {
         &["token", "create"],
         &["token", "list"],
         &["token", "revoke"],
+        &["finetune", "merge"],
         &["model", "pull"],
         &["model", "list"],
         &["finetune", "create"],
@@ -257,4 +258,23 @@ async fn models_are_listed_with_what_is_on_disk() {
     )
     .await;
     assert!(stderr.contains("@cf/no/such-model"), "{stderr}");
+}
+
+/// On the tiny models that the engine's own tests are made of.
+#[tokio::test]
+async fn an_adapter_is_merged_into_its_base() {
+    let parity = Path::new(env!("CARGO_MANIFEST_DIR")).join("../local-inference/tests/parity");
+    let base = parity.join("decoders/llama32").display().to_string();
+    let adapter = parity.join("adapters/llama32_linear").display().to_string();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let arguments = ["finetune", "merge", &base, &adapter, "merged"];
+    let said = printed(&arguments, folder.path()).await;
+    assert!(said.starts_with("14 matrices changed"), "{said}");
+    for file in ["config.json", "model.safetensors"] {
+        assert!(folder.path().join("merged").join(file).exists(), "{file}");
+    }
+    let said = refused(&arguments, folder.path()).await;
+    assert!(said.contains("`merged` is there already"), "{said}");
+    let said = refused(&["finetune", "merge", &base, &base, "other"], folder.path()).await;
+    assert!(said.contains("adapter_config.json"), "{said}");
 }

@@ -1,5 +1,6 @@
 //! One binary; one module per behaviour; names are sentences.
 
+mod adapters_under_load;
 mod pair;
 
 mod auth;

@@ -1,4 +1,4 @@
-//! `ai-gateway finetune create | list | delete`: asks a running gateway's API, as any client would.
+//! `ai-gateway finetune create | list | delete`: asks a running gateway's API, as any client would; and `merge`, which asks none.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use futures_util::stream;
+use local_inference::{AdapterFiles, merge_adapter};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use tokio::fs::File;
@@ -204,6 +205,24 @@ impl Api {
         }
         Ok(body)
     }
+}
+
+/// Writes the base with the adapter in it to `out`.
+pub fn merge(base: &Path, folder: &Folder, out: &Path) -> anyhow::Result<()> {
+    let read = |kind: FileKind| {
+        let path = folder.0.join(kind.name());
+        std::fs::read(&path).with_context(|| format!("reading `{}`", path.display()))
+    };
+    let files = AdapterFiles {
+        config: read(FileKind::Config)?,
+        weights: read(FileKind::Weights)?,
+    };
+    let changed = merge_adapter(base, &files, out)?;
+    println!(
+        "{changed} matrices changed; serve the model by naming `{}` in [engine.custom_models]",
+        out.display()
+    );
+    Ok(())
 }
 
 /// A multipart body with one file in it, read as it is sent.
