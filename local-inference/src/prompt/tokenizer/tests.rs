@@ -351,7 +351,10 @@ fn a_folders_tokenizer_gives_the_ids_transformers_does() {
     );
     assert!(!bytes.has_space_prefix());
     assert_eq!(bytes.end_tokens, [341, 342]);
-    assert_eq!((bytes.begin.id, bytes.eos_text()), (Some(340), "<|eot_id|>"));
+    assert_eq!(
+        (bytes.begin.id, bytes.eos_text()),
+        (Some(340), "<|eot_id|>")
+    );
     assert_eq!(bytes.token_bytes(340), b"");
     assert_eq!(bytes.control_token("<|python_tag|>"), Some(343));
     assert_eq!(bytes.control_token("<tool_call>"), None);
