@@ -1,7 +1,7 @@
 // Host emulation of the part of CUDA C that our kernels use, so that their source runs where no GPU is.
 //
-// A fiber for each thread of a block; blocks run one after another. A fiber runs until a barrier or a shuffle and the order of
-// fibers and of blocks is drawn from a seed: what depends on it is a race, and shows as results that differ between
+// A fiber for each thread of a block; blocks run one after another. A fiber runs until a barrier or a shuffle, and the order of
+// fibers, warps and blocks is drawn from a seed: what depends on it is a race, and shows as results that differ between
 // seeds. Shared memory is poisoned when a block begins. Stricter than a GPU: a barrier that only some threads reach, or
 // that threads reach at different lines, is a fault even where the hardware would get away with it. What it cannot show:
 // races between instructions of one stretch without barriers, memory order, and speed.
@@ -53,7 +53,6 @@ inline ucontext_t creator;
 inline void (*body)(void**);
 inline void** arguments;
 inline char fault[256];
-inline uint64_t barriers;
 
 // Leaves the fiber until the scheduler comes back to it.
 __attribute__((noinline)) inline void leave(State state) {
@@ -164,30 +163,46 @@ inline bool release(unsigned first, unsigned end, State kind) {
         fail("barrier divergence: %u threads of a %s left before line %d, where %u wait", done, name, line, waiting);
     if (fault[0] || waiting != end - first) return false;
     for (unsigned i = first; i < end; i++) threads[i].state = State::ready;
-    barriers++;
     return true;
 }
 
-inline void run_block(std::vector<unsigned>& order, Random& random, bool is_permuted) {
+// Runs the ready threads from `first` to `end`, in an order of the seed's, and lets them go on together if all of them wait
+// for each other. Answers whether any ran.
+inline bool run_warp(unsigned first, unsigned end, Random& random, bool is_permuted) {
+    bool has_run = false;
+    std::vector<unsigned> order;
+    for (unsigned i = first; i < end; i++) order.push_back(i);
+    if (is_permuted) random.shuffle(order);
+    for (unsigned i : order) {
+        if (threads[i].state != State::ready) continue;
+        enter(threads[i]);
+        has_run = true;
+        if (fault[0]) return true;
+    }
+    if (has_run) release(first, end, State::warp_barrier);
+    return has_run;
+}
+
+// By seed 0 warps go side by side. By others one is drawn each time, so that some are far ahead: what they do too early, for
+// want of a barrier, is seen by those behind.
+inline void run_block(Random& random, bool is_permuted) {
     for (Poisoned* shared = Poisoned::first; shared; shared = shared->next) shared->poison();
-    const unsigned count = (unsigned)threads.size();
+    const unsigned count = (unsigned)threads.size(), warps = (count + 31) / 32;
     for (;;) {
         bool has_run = false;
-        if (is_permuted) random.shuffle(order);
-        for (unsigned i : order) {
-            if (threads[i].state != State::ready) continue;
-            enter(threads[i]);
-            has_run = true;
+        const unsigned drawn = is_permuted ? (unsigned)(random.next() % warps) : 0;
+        for (unsigned i = 0; i < warps && !(is_permuted && has_run); i++) {
+            const unsigned first = (drawn + i) % warps * 32;
+            has_run |= run_warp(first, min(count, first + 32), random, is_permuted);
             if (fault[0]) return;
         }
-        for (unsigned first = 0; first < count; first += 32)
-            has_run |= release(first, min(count, first + 32), State::warp_barrier);
-        has_run |= release(0, count, State::block_barrier);
+        if (has_run) continue;
+        if (release(0, count, State::block_barrier)) continue;
         if (fault[0]) return;
         bool is_done = true;
         for (Thread& thread : threads) is_done &= thread.state == State::done;
-        if (is_done) return;
-        if (!has_run) return fail("barrier divergence: some threads wait for their warp and others for their block");
+        if (!is_done) fail("barrier divergence: some threads wait for their warp and others for their block");
+        return;
     }
 }
 
@@ -199,8 +214,7 @@ inline void launch(void (*call)(void**), dim3 grid, dim3 block, uint64_t seed, v
     if (stacks == MAP_FAILED) return fail("no memory for %u stacks", count);
     threads.resize(count);
     Random random{seed};
-    std::vector<unsigned> order(count), blocks(grid.x * grid.y * grid.z);
-    for (unsigned i = 0; i < count; i++) order[i] = i;
+    std::vector<unsigned> blocks(grid.x * grid.y * grid.z);
     for (unsigned i = 0; i < blocks.size(); i++) blocks[i] = i;
     if (seed) random.shuffle(blocks);
     for (unsigned i = 0; i < count; i++) {
@@ -219,7 +233,7 @@ inline void launch(void (*call)(void**), dim3 grid, dim3 block, uint64_t seed, v
     for (unsigned number : blocks) {
         block_index = {number % grid.x, number / grid.x % grid.y, number / grid.x / grid.y};
         for (Thread& thread : threads) thread.state = State::ready, thread.turn = 0;
-        run_block(order, random, seed != 0);
+        run_block(random, seed != 0);
         if (fault[0]) break;
     }
     munmap(stacks, STACK * count);
