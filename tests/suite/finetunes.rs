@@ -219,11 +219,19 @@ async fn public_ones_are_everybodys_and_the_others_are_not() {
         .send(&Request::post(&format!("{other}/run/{MODEL}"), &body))
         .await;
     assert_refused(&answer, 400, 3039, "Finetune is missing required files");
-    let body = json!({"text": ["x"], "lora": "mine"});
-    let answer = gateway
-        .send(&Request::post(&format!("{AI}/run/{ENCODER}"), &body))
-        .await;
-    assert_ne!(answer.status, 500, "{}", answer.text());
+    for (path, body) in [
+        (
+            format!("{AI}/run/{ENCODER}"),
+            json!({"text": ["x"], "lora": "mine"}),
+        ),
+        (
+            format!("{AI}/v1/embeddings"),
+            json!({"model": ENCODER, "input": "x", "lora": "mine"}),
+        ),
+    ] {
+        let answer = gateway.send(&Request::post(&path, &body)).await;
+        assert_refused(&answer, 405, 5005, "does not support LoRa inference");
+    }
 }
 
 #[tokio::test]

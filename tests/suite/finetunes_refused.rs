@@ -227,3 +227,25 @@ async fn an_upload_that_breaks_off_leaves_nothing() {
     connection.leave();
     eventually("an empty folder", async || (count() == 0).then_some(())).await;
 }
+
+#[tokio::test]
+async fn an_upload_goes_to_disk_and_not_into_memory() {
+    let gateway = TestGateway::start(config("")).await;
+    create(&gateway, &new("tune")).await;
+    let before = gateway.memory_bytes();
+    let file = vec![7; 100_000_000];
+    gateway
+        .send(&upload("tune", WEIGHTS, &file))
+        .await
+        .expect_status(200);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.process_id()))
+        .expect("a running process");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let peak = peak.and_then(|text| text.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    let grown = (peak.expect("a peak") * 1024).saturating_sub(before);
+    assert!(
+        grown < 50_000_000,
+        "{grown} bytes more for {} uploaded",
+        file.len()
+    );
+}

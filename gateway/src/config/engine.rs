@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+#[cfg(feature = "local")]
 use local_inference::catalogue::{self, Template};
 use serde::{Deserialize, Serialize};
 
@@ -150,18 +151,14 @@ impl EngineEntry {
         for (name, model) in &self.custom_models {
             let key = |field: &str| format!("custom_models.\"{name}\"{field}");
             let is_same = |other: &&String| other.eq_ignore_ascii_case(name);
-            if catalogue::find(name).is_some() || offered.clone().filter(is_same).count() > 1 {
+            if is_catalogued(name) || offered.clone().filter(is_same).count() > 1 {
                 say(&key(""), "is the name of another model".to_owned());
             }
             if !(name.starts_with('@') && name.contains('/')) {
                 let message = "begin with `@` and have a `/`, as in `@acme/assistant`";
                 say(&key(""), format!("names of models {message}"));
             }
-            if let Some(form) = &model.template
-                && !Template::forms().any(|known| known == form)
-            {
-                let known: Vec<&str> = Template::forms().collect();
-                let message = format!("no chat form is called `{form}`: {}", known.join(", "));
+            if let Some(message) = model.template.as_deref().and_then(unknown_form) {
                 say(&key(".template"), message);
             }
         }
@@ -191,6 +188,29 @@ impl EngineEntry {
         }
         problems
     }
+}
+
+#[cfg(feature = "local")]
+fn is_catalogued(name: &str) -> bool {
+    catalogue::find(name).is_some()
+}
+
+#[cfg(feature = "local")]
+fn unknown_form(form: &str) -> Option<String> {
+    let known: Vec<&str> = Template::forms().collect();
+    let message = || format!("no chat form is called `{form}`: {}", known.join(", "));
+    (!known.contains(&form)).then(message)
+}
+
+/// Without an engine there are neither forms nor a catalogue.
+#[cfg(not(feature = "local"))]
+fn unknown_form(_form: &str) -> Option<String> {
+    None
+}
+
+#[cfg(not(feature = "local"))]
+fn is_catalogued(_name: &str) -> bool {
+    false
 }
 
 /// What the program uses.

@@ -1,6 +1,6 @@
 //! What can go wrong with a fine-tune, in words for its caller.
 
-use local_inference::AdapterError;
+use local_inference::{AdapterError, EngineError};
 
 use crate::error::{GatewayError, Kind};
 use crate::state::StateError;
@@ -83,6 +83,11 @@ impl FinetuneError {
                 Kind::UnknownModel
             }
             FinetuneError::TooLarge { .. } => Kind::BodyTooLarge,
+            // Nothing in the files is to blame.
+            FinetuneError::Refused {
+                reason: AdapterError::Base(EngineError::Load(_) | EngineError::Internal(_)),
+                ..
+            } => Kind::Internal,
             FinetuneError::Refused { .. } => Kind::FinetuneRefused,
             FinetuneError::Incomplete { .. }
             | FinetuneError::Taken(_)

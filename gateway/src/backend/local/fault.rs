@@ -7,6 +7,8 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::{Host, LocalReply};
+use crate::finetunes::FinetuneError;
+use crate::identify::shown;
 
 /// One refusal: the API's number, the HTTP status, the sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +61,15 @@ impl Fault {
             400,
             format!("No such model: No such model {model} or task"),
         )
+    }
+
+    pub(super) fn no_adapters(model: &str) -> Fault {
+        let error = FinetuneError::NoAdapters(shown(model));
+        let (code, status) = error.code();
+        Fault {
+            param: Some("lora".to_owned()),
+            ..Fault::new(code, status, error.to_string())
+        }
     }
 
     pub(super) fn internal(cause: &str) -> Fault {

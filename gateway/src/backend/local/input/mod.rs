@@ -100,16 +100,27 @@ pub(super) fn read_object(ground: Ground<'_>, object: &Object) -> Result<Asked, 
                 return Ok(asked);
             }
             match embed::native(&model, object)? {
-                Some(asked) => Ok(asked),
+                Some(asked) => without_adapter(&model, object, asked),
                 None => native(ground, model, object),
             }
         }
         LocalEndpoint::ChatCompletions => chat(ground, model, object),
         LocalEndpoint::Completions => completions(ground, model, object),
         LocalEndpoint::Responses => responses::read(ground, model, object),
-        LocalEndpoint::Embeddings => embed::openai(&model, object),
+        LocalEndpoint::Embeddings => {
+            let asked = embed::openai(&model, object)?;
+            without_adapter(&model, object, asked)
+        }
         // Answered without looking at the body.
         LocalEndpoint::Models => Err(Fault::internal("a list of models has no input")),
+    }
+}
+
+/// Models that make vectors or rankings take none.
+fn without_adapter(model: &str, object: &Object, asked: Asked) -> Result<Asked, Fault> {
+    match params::lora(object)? {
+        None => Ok(asked),
+        Some(_) => Err(Fault::no_adapters(model)),
     }
 }
 
