@@ -16,8 +16,8 @@ use crate::batch::{Run, StepBatch};
 use crate::weights::RawTensor;
 use candle_core::{Device, Result, Tensor};
 use kernels::candle::{
-    Places, Weight, Workspace, attend, gated, keep_, linear, paged_cache, rms_norm, rope_table,
-    turn_heads_,
+    LoraRows, LoraWeight, Places, Weight, Workspace, attend, gated, keep_, linear, lora_,
+    paged_cache, rms_norm, rope_table, turn_heads_,
 };
 use kernels::{AttentionRows, AttentionSpec, KvShape, Matrix, Pool, RopeLayout, RopeSpec};
 
@@ -80,47 +80,26 @@ impl CandleBackend {
         }
     }
 
-    /// Adds the adapters' products to those of the projection, run by run.
+    /// Adds the adapters' products to those of the projection.
     fn adapt(
         &self,
         x: &Tensor,
         projection: &Projection<CandleBackend>,
         adapted: &[AdaptedRows<'_, CandleBackend>],
-        product: Tensor,
-    ) -> Result<Tensor> {
-        let mut runs = Vec::new();
-        let mut done = 0;
-        for run in adapted {
-            if run.rows.start > done {
-                runs.push(product.narrow(0, done, run.rows.start - done)?);
-            }
-            let (first, count) = (run.rows.start, run.rows.len());
-            let (x, product) = (x.narrow(0, first, count)?, product.narrow(0, first, count)?);
-            let ends = projection.parts.iter().skip(1).map(|part| part.column);
-            let parts = projection
-                .parts
-                .iter()
-                .zip(ends.chain([projection.width]))
-                .zip(run.parts)
-                .map(|((part, end), adapter)| {
-                    let own = product.narrow(1, part.column, end - part.column)?;
-                    match adapter {
-                        Some(LoraTensors { a, b }) => own + x.matmul(&a.t()?)?.matmul(&b.t()?)?,
-                        None => Ok(own),
-                    }
-                })
-                .collect::<Result<Vec<_>>>()?;
-            runs.push(Tensor::cat(&parts, 1)?);
-            done = run.rows.end;
+        product: &Tensor,
+    ) -> Result<()> {
+        if adapted.is_empty() {
+            return Ok(());
         }
-        if runs.is_empty() {
-            return Ok(product);
-        }
-        let rows = product.dim(0)?;
-        if done < rows {
-            runs.push(product.narrow(0, done, rows - done)?);
-        }
-        Tensor::cat(&runs, 0)
+        let runs: Vec<LoraRows<'_>> = adapted
+            .iter()
+            .map(|run| LoraRows {
+                rows: run.rows.clone(),
+                parts: run.parts.each_ref().map(Option::as_ref),
+            })
+            .collect();
+        let columns: Vec<usize> = projection.parts.iter().map(|part| part.column).collect();
+        lora_(&self.workspace, product, x, &columns, &runs)
     }
 
     fn attended(
@@ -175,14 +154,6 @@ pub(crate) struct CandleRope {
     layout: RopeLayout,
 }
 
-/// An adapter's two matrices, the scale in the second.
-pub(crate) struct LoraTensors {
-    /// `[rank, k]`
-    a: Tensor,
-    /// `[columns, rank]`
-    b: Tensor,
-}
-
 /// A step's tables on the device.
 pub(crate) struct CandleStep {
     tokens: Vec<u32>,
@@ -195,7 +166,7 @@ impl Backend for CandleBackend {
     type Vector = Tensor;
     type Rope = CandleRope;
     type Buffer = Rows;
-    type Adapter = LoraTensors;
+    type Adapter = LoraWeight;
     type AdapterForm = Device;
     type Step<'a> = CandleStep;
 
@@ -248,16 +219,15 @@ impl Backend for CandleBackend {
     fn load_adapter(
         device: &Device,
         matrices: &LowRank,
-    ) -> std::result::Result<LoraTensors, BackendError> {
+    ) -> std::result::Result<LoraWeight, BackendError> {
         let (rank, k, columns) = (matrices.rank, matrices.k, matrices.columns);
-        Ok(LoraTensors {
-            a: Tensor::from_slice(&matrices.a, (rank, k), device)?,
-            b: Tensor::from_slice(&matrices.b, (columns, rank), device)?,
-        })
+        let a = Tensor::from_slice(&matrices.a, (rank, k), device)?;
+        let b = Tensor::from_slice(&matrices.b, (columns, rank), device)?;
+        Ok(LoraWeight::new(&a, &b)?)
     }
 
-    fn adapter_bytes(adapter: &LoraTensors) -> usize {
-        (adapter.a.elem_count() + adapter.b.elem_count()) * size_of::<f32>()
+    fn adapter_bytes(adapter: &LoraWeight) -> usize {
+        adapter.bytes()
     }
 
     fn reserve_kv(&mut self, shape: KvShape, blocks: usize) {
@@ -299,7 +269,8 @@ impl Backend for CandleBackend {
     ) {
         let product = self.input(input).and_then(|x| {
             let product = self.project(&x, projection)?;
-            self.adapt(&x, projection, adapted, product)
+            self.adapt(&x, projection, adapted, &product)?;
+            Ok(product)
         });
         out.set(match store {
             Store::Replace => product,

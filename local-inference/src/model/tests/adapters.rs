@@ -193,10 +193,7 @@ fn check_together(backend: BackendKind) {
     let vocabulary = model.vocabulary();
     for ((who, row), alone) in order.iter().zip(together.chunks(vocabulary)).zip(&alone) {
         let name = who.map_or("the base", |index| EIGHT[index]);
-        match backend {
-            BackendKind::Cpu => assert_eq!(row, alone, "{name}: the same bits"),
-            BackendKind::Candle => assert!(difference(row, alone) <= 1e-5, "{name}"),
-        }
+        assert_eq!(row, alone, "{name}: the same bits");
         if let Some(index) = who {
             let last = expectations[*index]
                 .logits
