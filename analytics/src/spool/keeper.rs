@@ -129,9 +129,15 @@ fn make_spare(spool: &Spool) {
     };
     match Segment::create(&spool.folder, number, spool.limits.segment_bytes) {
         Ok(segment) => {
+            let segment = Arc::new(segment);
             let mut state = spool.lock();
+            // A roll may have taken the room while the file was made.
+            if !wants_spare(spool, &state) {
+                drop(state);
+                return delete([segment]);
+            }
             state.bytes += segment.capacity();
-            state.spare = Some(Arc::new(segment));
+            state.spare = Some(segment);
         }
         Err(error) => {
             // Left to the next roll, which may give up old segments for it.

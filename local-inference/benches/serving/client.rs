@@ -9,15 +9,21 @@ pub struct Answer {
     pub completion_tokens: usize,
     /// From the request to the first token.
     pub first: Duration,
-    /// From the first token to the last.
-    pub rest: Duration,
+    pub first_at: Instant,
+    pub last_at: Instant,
 }
 
-impl Answer {
-    /// Tokens a second once it had begun.
-    pub fn rate(&self) -> f64 {
-        (self.completion_tokens - 1) as f64 / self.rest.as_secs_f64()
-    }
+/// Tokens after the first of all callers, over the time from the first token of any to the last of any: callers who
+/// are served one after the other do not count as if they had been served together.
+pub fn rate(answers: &[Answer]) -> f64 {
+    let tokens: usize = answers
+        .iter()
+        .map(|answer| answer.completion_tokens - 1)
+        .sum();
+    let begin = answers.iter().map(|answer| answer.first_at).min();
+    let end = answers.iter().map(|answer| answer.last_at).max();
+    let (begin, end) = begin.zip(end).expect("callers");
+    tokens as f64 / (end - begin).as_secs_f64()
 }
 
 /// Words that are one token each in most vocabularies.
@@ -172,6 +178,7 @@ pub async fn ask(target: &Target, prompt: &str, max_tokens: usize) -> Answer {
         prompt_tokens: count("prompt_tokens"),
         completion_tokens: count("completion_tokens"),
         first: first - started,
-        rest: last - first,
+        first_at: first,
+        last_at: last,
     }
 }

@@ -12,7 +12,7 @@
 //! | figure | what |
 //! | --- | --- |
 //! | prompt | prompt tokens / time to the first token, prompt of about 512 tokens |
-//! | decode xN | sum over N callers of tokens after the first / time from first to last token; prompts of about 55 tokens |
+//! | decode xN | tokens after the first of N callers / time from the first token of any to the last of any; prompts of about 55 tokens |
 //! | first token | time to the first token at about 450 prompt tokens |
 //! | adapters | with `--adapters`: sixteen random LoRA adapters of rank 8 over all projections, uploaded as a client would |
 //! | memory | resident set after the run; ours also without its attention memory, all of which is in use by then |
@@ -150,7 +150,7 @@ async fn round(server: &Server, seed: usize) -> Round {
         let answers = many(&vec![&server.target; callers], seed + 100 * callers as u64).await;
         let tokens: usize = answers.iter().map(|answer| answer.completion_tokens).sum();
         used = server.cpu().since(before).per(tokens);
-        *rate = answers.iter().map(Answer::rate).sum();
+        *rate = client::rate(&answers);
     }
     Round {
         prompt_rate: median(prompt_rates),
@@ -186,12 +186,11 @@ async fn adapted(server: &Server, seed: u64) -> Adapted {
             times.push(answer.first.as_secs_f64() * 1e3);
         }
     }
-    let rate = |answers: Vec<Answer>| answers.iter().map(Answer::rate).sum();
     let mixed: Vec<&Target> = targets.iter().collect();
     Adapted {
-        one_rate: rate(many(&mixed[..1], seed + 200).await),
-        mixed_rate: rate(many(&mixed, seed + 300).await),
-        same_rate: rate(many(&vec![&targets[0]; targets.len()], seed + 400).await),
+        one_rate: client::rate(&many(&mixed[..1], seed + 200).await),
+        mixed_rate: client::rate(&many(&mixed, seed + 300).await),
+        same_rate: client::rate(&many(&vec![&targets[0]; targets.len()], seed + 400).await),
         cold_ms: median(cold_ms),
         warm_ms: median(warm_ms),
     }

@@ -155,7 +155,8 @@ impl Server {
                 address: format!("127.0.0.1:{port}"),
                 path: "/v1/completions".to_owned(),
                 model: "model".to_owned(),
-                lora: None,
+                // Adapters a request does not speak of would be applied, all of them.
+                lora: (!adapters.is_empty()).then(|| serde_json::json!([{"id": 0, "scale": 0.0}])),
             },
             loras: (0..adapters.len())
                 .map(|id| serde_json::json!([{"id": id, "scale": 1.0}]))
