@@ -163,19 +163,22 @@ impl Arriving {
 
 impl Connection {
     pub async fn open(peer: SocketAddr) -> Connection {
-        let stream = within_patience("a connection", TcpStream::connect(peer))
+        Connection::try_open(peer)
             .await
-            .expect("the gateway listens");
-        stream
-            .set_nodelay(true)
-            .expect("a fresh socket takes options");
+            .expect("the gateway listens")
+    }
+
+    /// The same where nobody may listen any more.
+    pub async fn try_open(peer: SocketAddr) -> io::Result<Connection> {
+        let stream = within_patience("a connection", TcpStream::connect(peer)).await?;
+        stream.set_nodelay(true)?;
         let (read, write) = stream.into_split();
-        Connection {
+        Ok(Connection {
             peer,
             reader: WireReader::new(read),
             writer: write,
             sent_at: Instant::now(),
-        }
+        })
     }
 
     /// Writes bytes as they are. A refusal by the peer is not an error here: what it answered is

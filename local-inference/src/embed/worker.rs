@@ -29,7 +29,7 @@ pub(super) struct Job {
     batches: VecDeque<Vec<usize>>,
     rows: Vec<Vec<f32>>,
     reply: oneshot::Sender<Answer>,
-    _seat: OwnedSemaphorePermit,
+    seat: OwnedSemaphorePermit,
 }
 
 impl Job {
@@ -46,7 +46,7 @@ impl Job {
             inputs,
             task,
             reply,
-            _seat: seat,
+            seat,
         }
     }
 
@@ -118,6 +118,9 @@ pub(super) fn run(
                 ))
             }
         };
-        let _ = job.reply.send(answer);
+        // Its place is free before its caller can ask again.
+        let Job { reply, seat, .. } = job;
+        drop(seat);
+        let _ = reply.send(answer);
     }
 }
