@@ -40,7 +40,7 @@ pub fn perplexity(
     let files = ModelFiles::open(model).map_err(|error| load(&error))?;
     let tokenizer = match &files {
         ModelFiles::Gguf(file) => Tokenizer::from_gguf(&file.header),
-        ModelFiles::Folder(_) => Tokenizer::from_files(model),
+        ModelFiles::Folder(_) => Tokenizer::from_files(&model.join("tokenizer.json")),
     };
     let tokenizer = tokenizer.map_err(|error| load(&error))?;
     let options = LoadOptions {

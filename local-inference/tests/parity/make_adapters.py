@@ -19,7 +19,7 @@ import torch
 import transformers as tf
 from peft import LoraConfig, get_peft_model
 
-from make_models import GREEDY_TOKENS, MIN_GAP, POSITIONS, PROMPT_TOKENS, write_json
+from make_models import expectation, write_json
 
 HERE = Path(__file__).parent
 BASES = HERE / "decoders"
@@ -49,27 +49,6 @@ ADAPTERS = [
 ]
 
 
-@torch.no_grad()
-def expectation(model, vocabulary, generator):
-    """Prompt, logits at POSITIONS, greedy continuation; None when a choice was too close."""
-    prompt = torch.randint(0, vocabulary, (PROMPT_TOKENS,), generator=generator)
-    tokens = prompt.tolist()
-    logits = None
-    for _ in range(GREEDY_TOKENS):
-        row = model(input_ids=torch.tensor([tokens]), use_cache=False).logits[0].float()
-        logits = row if logits is None else logits
-        best = row[-1].topk(2).values
-        if best[0] - best[1] < MIN_GAP:
-            return None
-        tokens.append(int(row[-1].argmax()))
-    return {
-        "prompt": prompt.tolist(),
-        "greedy": tokens[PROMPT_TOKENS:],
-        "positions": POSITIONS,
-        "logits": [[float(f"{value:.8g}") for value in logits[p].tolist()] for p in POSITIONS],
-    }
-
-
 def randomise(model, generator):
     """A times B moves a projection about as far as a tenth of its own weights."""
     for name, parameter in model.named_parameters():
@@ -97,6 +76,9 @@ def make(base, name, options):
     # Where the base lay on the machine that made it is nobody's business.
     config = json.loads((folder / "adapter_config.json").read_text())
     config["base_model_name_or_path"] = base
+    # PEFT keeps a set, whose order differs from run to run.
+    if isinstance(config["target_modules"], list):
+        config["target_modules"].sort()
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
     write_json(folder / "expected.json", expected)
     with torch.no_grad(), model.disable_adapter():
